@@ -1,0 +1,33 @@
+//! What the bytes of an image say: VHD, ISO and raw.
+//!
+//! A format here is a map. [`Image::map`] turns a range of the virtual disk into extents of the
+//! file, [`Image::reserve`] makes place for a write, and the data itself never passes through
+//! this crate. Files are reached only through [`Store`]: no paths, no system calls, no threads.
+//! Nothing read from a file can make this crate panic, loop for ever or allocate more than the
+//! file's own length justifies; what cannot be trusted is refused with an [`Error`] that names
+//! structure, offset, found and wanted.
+
+#![forbid(unsafe_code)]
+#![deny(clippy::cast_possible_truncation)]
+
+mod create;
+mod error;
+mod extent;
+mod facts;
+mod image;
+mod iso;
+mod open;
+mod probe;
+mod raw;
+mod run;
+mod store;
+mod vhd;
+
+pub use create::{CreateOptions, create};
+pub use error::{Error, ErrorKind, Result};
+pub use extent::{Extent, Extents, Place, append};
+pub use facts::{Facts, Format, Kind, Physical};
+pub use image::{Image, Ticket};
+pub use open::{OpenOptions, SizeRule, open};
+pub use probe::probe;
+pub use store::Store;

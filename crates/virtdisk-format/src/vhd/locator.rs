@@ -1,0 +1,134 @@
+//! What a dynamic image owns besides its blocks: footer copy, header, table, locators, batmap.
+//!
+//! Blocks may lie on none of these, and space is never taken from them (V-18, 1.10). Locator data
+//! may lie anywhere, so the answer is a list and not one "end of headers".
+
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::header::Header;
+use super::layout::{BATMAP_COOKIE, FOOTER, HEADER, RawBatmap, RawLocator, SECTOR};
+use crate::error::{Error, Result};
+use crate::store::Store;
+
+/// A range of the file that belongs to a structure. Bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owned {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    /// Its name, for messages.
+    pub(crate) what: &'static str,
+}
+
+impl Owned {
+    fn new(start: u64, len: u64, what: &'static str) -> Owned {
+        Owned {
+            start,
+            end: start.saturating_add(len),
+            what,
+        }
+    }
+
+    /// Whether any byte of `start..end` belongs to it.
+    pub(crate) fn touches(&self, start: u64, end: u64) -> bool {
+        start < self.end && self.start < end
+    }
+}
+
+/// Bytes that a locator's data take: its data space is bytes where it can be, sectors where it is
+/// too small for that (V-17), and never less than its data length.
+fn space(locator: &RawLocator) -> u64 {
+    let space = u64::from(locator.data_space.get());
+    let bytes = if space >= SECTOR && space.is_multiple_of(SECTOR) {
+        space
+    } else {
+        space * SECTOR
+    };
+    bytes.max(locator.data_length.get().into())
+}
+
+/// Everything the headers own, sorted. Locators that do not fit the file are left out and noted.
+pub(crate) fn territory(
+    store: &dyn Store,
+    header: &Header,
+    data_end: u64,
+    notices: &mut Vec<String>,
+) -> Result<Vec<Owned>> {
+    let mut owned = vec![
+        Owned::new(0, FOOTER, "footer copy"),
+        Owned::new(header.offset, HEADER, "dynamic header"),
+        Owned::new(
+            header.table_offset,
+            header.table_len,
+            "block allocation table",
+        ),
+    ];
+    for (index, locator) in header.raw.locators.iter().enumerate() {
+        let range = Owned::new(locator.data_offset.get(), space(locator), "parent locator");
+        if locator.platform_code.get() == 0 || space(locator) == 0 {
+            continue;
+        }
+        let clash = owned
+            .iter()
+            .find(|other| other.touches(range.start, range.end));
+        if range.end > data_end {
+            notices.push(format!(
+                "parent locator {index} lies outside the file and is ignored"
+            ));
+            continue;
+        }
+        if let Some(other) = clash {
+            notices.push(format!(
+                "parent locator {index} overlaps the {}",
+                other.what
+            ));
+        }
+        owned.push(range);
+    }
+    batmap(store, header, data_end, &mut owned)?;
+    owned.sort_by_key(|range| range.start);
+    Ok(owned)
+}
+
+/// XenServer's batmap, where there is one on the sector after the table (1.10).
+fn batmap(store: &dyn Store, header: &Header, data_end: u64, owned: &mut Vec<Owned>) -> Result<()> {
+    let at = header.table_offset.saturating_add(header.table_len);
+    if at.checked_add(SECTOR).is_none_or(|end| end > data_end) {
+        return Ok(());
+    }
+    let mut raw = RawBatmap::new_zeroed();
+    store
+        .read_exact_at(raw.as_mut_bytes(), at)
+        .map_err(|error| Error::io("XenServer batmap", "cannot be read", error).at(at))?;
+    let map = Owned::new(
+        raw.offset.get(),
+        u64::from(raw.size_sectors.get()) * SECTOR,
+        "XenServer batmap",
+    );
+    if raw.cookie == BATMAP_COOKIE && map.end <= data_end {
+        owned.push(Owned::new(at, SECTOR, "XenServer batmap header"));
+        owned.push(map);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_space_is_bytes_where_it_can_be_and_sectors_otherwise() {
+        // V-17: 4096 and 65536 as Windows and XenServer write them, 1 and 8 as the text says.
+        let mut locator = RawLocator::new_zeroed();
+        for (stored, length, bytes) in [
+            (4096, 84, 4096),
+            (65536, 32, 65536),
+            (1, 84, 512),
+            (8, 84, 4096),
+            (0, 84, 84),
+        ] {
+            locator.data_space.set(stored);
+            locator.data_length.set(length);
+            assert_eq!(space(&locator), bytes);
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Virtual Hard Disk images, specification 1.0 of 2006 as Windows writes it.
+//!
+//! `layout` has every byte; `footer`, `header`, `locator`, `bat`, `bitmap` are its nouns, each
+//! checked once. `locate` and `open` decide what a file is, `map` answers where bytes are, and
+//! `allocate`, `trim`, `close` change the file, each with the order of its writes in its head.
+//! Fixed disks are a run of the file and need none of that.
+
+mod allocate;
+mod bat;
+mod bitmap;
+mod close;
+mod create;
+mod footer;
+mod geometry;
+mod header;
+mod layout;
+mod locate;
+mod locator;
+mod map;
+mod open;
+mod scan;
+mod shape;
+mod space;
+mod trim;
+
+pub(crate) use close::check_len;
+pub(crate) use create::{create, flush, reserve};
+pub(crate) use locate::read_footers;
+pub(crate) use open::open;
+pub(crate) use shape::inside;

@@ -1,0 +1,310 @@
+//! Opening a VHD: which footer counts, what is checked, what is repaired.
+//!
+//! Everything is checked before anything is written, and only an image opened for writing is
+//! repaired: a bad or short trailing footer and a differing copy at 0 are rewritten from the one
+//! that counts, the trailing one first (V-4).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+use zerocopy::IntoBytes;
+
+use super::bat::Bat;
+use super::bitmap::{BitOrder, Partial};
+use super::close::{check_len, compare_footer};
+use super::footer::{Footer, Seal};
+use super::header::{Bounds, Header};
+use super::layout::{FOOTER, LARGEST_DISK, RawFooter, SECTOR};
+use super::locate::{Footers, read_footers};
+use super::locator::territory;
+use super::map::{Dynamic, Seen};
+use super::scan::{MOST_BLOCKS, scan};
+use super::shape::Shape;
+use super::space::{Placement, Space};
+use crate::error::{Error, ErrorKind, Result};
+use crate::facts::{Facts, Format, Kind};
+use crate::image::Image;
+use crate::open::OpenOptions;
+use crate::run::Run;
+use crate::store::Store;
+
+/// Opens a file that was found, or is said, to be a VHD.
+pub(crate) fn open(store: Arc<dyn Store>, options: &OpenOptions) -> Result<Box<dyn Image>> {
+    let footers = read_footers(&*store)?;
+    let mut notices = Vec::new();
+    let (raw, at) = choose(&footers, options, &mut notices)?;
+    let footer = Footer::check(raw, at, &mut notices)?;
+    if footer.kind == Kind::Differencing {
+        return Err(Error::new(
+            ErrorKind::DifferencingUnsupported,
+            "VHD footer",
+            "is that of a differencing disk, which cannot be read without its parent",
+        )
+        .at(at)
+        .with_found("disk type 4")
+        .with_wanted("2 (fixed) or 3 (dynamic)"));
+    }
+    let mut facts = facts_of(&footer, options)?;
+    // What was accepted with a wrong checksum is never written to (V-3).
+    facts.read_only = raw.seal() == Seal::Broken;
+    facts.notices = notices;
+    match footer.kind {
+        Kind::Fixed => open_fixed(store, options, &footers, facts, raw),
+        _ => open_dynamic(store, options, &footers, facts, &footer),
+    }
+}
+
+/// The footer that counts and where it stands (V-3, V-4).
+fn choose(
+    footers: &Footers,
+    options: &OpenOptions,
+    notices: &mut Vec<String>,
+) -> Result<(RawFooter, u64)> {
+    let (end, start) = (footers.end_seal, footers.start_seal);
+    if end == Seal::Sound {
+        if footers.end.has_header() {
+            if start != Seal::Sound {
+                notices.push("the copy of the VHD footer at byte 0 is damaged".to_owned());
+            } else if footers.start.as_bytes() != footers.end.as_bytes() {
+                notices.push("the copy of the VHD footer at byte 0 differs from it".to_owned());
+            }
+        }
+        return Ok((footers.end, footers.end_at));
+    }
+    if footers.start_counts() {
+        let what = if end == Seal::Missing {
+            "missing"
+        } else {
+            "damaged"
+        };
+        notices.push(format!(
+            "the VHD footer at the file's end is {what}, the copy at 0 is used"
+        ));
+        return Ok((footers.start, 0));
+    }
+    if footers.is_vhd() {
+        let (mut raw, mut at) = (footers.end, footers.end_at);
+        let useless = end == Seal::Missing || Footer::check(raw, at, &mut Vec::new()).is_err();
+        if useless && footers.start_has_header {
+            (raw, at) = (footers.start, 0);
+        }
+        if options.recover {
+            notices.push("the VHD footer has a wrong checksum, accepted for recovery".to_owned());
+            return Ok((raw, at));
+        }
+        return Err(Error::new(
+            ErrorKind::FooterChecksum,
+            "VHD footer",
+            "has a wrong checksum",
+        )
+        .at(at)
+        .with_found(format_args!("{:08x}", raw.checksum.get()))
+        .with_wanted(format_args!("{:08x}", raw.sum())));
+    }
+    if options.sibling_v01 {
+        return Err(Error::new(
+            ErrorKind::UnsupportedFeature,
+            "image",
+            "is the first part of a split VHD (.vhd, .v01, ...), which is not read",
+        ));
+    }
+    Err(
+        Error::new(ErrorKind::FooterMissing, "VHD footer", "is missing")
+            .at(footers.len.saturating_sub(FOOTER))
+            .with_wanted("conectix in the last 512 bytes"),
+    )
+}
+
+/// The facts that the footer tells, with the size that counts (V-1, V-2).
+fn facts_of(footer: &Footer, options: &OpenOptions) -> Result<Facts> {
+    let size = footer.geometry.visible_size(
+        footer.raw.creator_application,
+        footer.current_size,
+        options.size_rule,
+    );
+    if size == 0 || !size.is_multiple_of(SECTOR) {
+        return Err(Error::new(
+            ErrorKind::InvalidSize,
+            "VHD footer",
+            "has a size that no disk can have",
+        )
+        .with_found(size)
+        .with_wanted("a positive multiple of 512"));
+    }
+    let mut facts = Facts::new(Format::Vhd, footer.kind, size);
+    facts.identifier = Uuid::from_bytes(footer.raw.unique_id);
+    facts.creator = footer.creator();
+    facts.created_unix = footer.created_unix();
+    facts.saved_state = footer.raw.saved_state != 0;
+    Ok(facts)
+}
+
+fn open_fixed(
+    store: Arc<dyn Store>,
+    options: &OpenOptions,
+    footers: &Footers,
+    mut facts: Facts,
+    raw: RawFooter,
+) -> Result<Box<dyn Image>> {
+    let room = footers.end_at;
+    if facts.virtual_size > room {
+        return Err(Error::new(
+            ErrorKind::InvalidFileSize,
+            "file",
+            "is too short for the fixed disk in it",
+        )
+        .with_found(format_args!("{room} bytes of data"))
+        .with_wanted(facts.virtual_size));
+    }
+    if facts.virtual_size > LARGEST_DISK {
+        facts
+            .notices
+            .push("the disk is larger than the 2040 GiB that Windows accepts".to_owned());
+    }
+    let whole_footer = footers.len - room == FOOTER;
+    let len = footers.len;
+    let run = Run::new(store, facts, options.writable, room, move |store| {
+        check_len(store, len)?;
+        if whole_footer {
+            compare_footer(store, room, &raw)
+        } else {
+            Ok(())
+        }
+    });
+    Ok(Box::new(run))
+}
+
+fn open_dynamic(
+    store: Arc<dyn Store>,
+    options: &OpenOptions,
+    footers: &Footers,
+    mut facts: Facts,
+    footer: &Footer,
+) -> Result<Box<dyn Image>> {
+    let data_end = footers.end_at;
+    let bounds = Bounds {
+        data_end,
+        virtual_size: facts.virtual_size,
+        recover: options.recover,
+    };
+    let notices = &mut facts.notices;
+    let header = Header::read(&*store, footer.data_offset, &bounds, notices)?;
+    facts.read_only |= !header.is_sound();
+    let writable = options.writable && !facts.read_only;
+    let owned = territory(&*store, &header, data_end, notices)?;
+    let shape = Shape::new(facts.virtual_size, header.block_size, header.blocks, owned);
+    let bat = Bat::new(Arc::clone(&store), header.table_offset, header.blocks);
+    facts.block_size = header.block_size;
+    let mut seen = Seen {
+        footer: footer.raw,
+        at_end: footers.end_seal != Seal::Missing
+            && footers.end.as_bytes() == footer.raw.as_bytes(),
+        at_start: footers.start.as_bytes() == footer.raw.as_bytes(),
+        header: header.raw,
+        header_at: header.offset,
+        len: footers.len,
+    };
+    let mut space = None;
+    if writable {
+        check_table_size(&bat)?;
+        let free = survey(&bat, &shape, footers, footer.raw, &mut facts.notices)?;
+        repair(&*store, footers, &mut seen, free.footer_at)?;
+        space = Some(Mutex::new(free));
+    } else if check_table_size(&bat).is_ok() {
+        scan(&bat, &shape, data_end, false, &mut facts.notices)?;
+    }
+    let end = space
+        .as_mut()
+        .map_or(data_end, |space| space.get_mut().footer_at);
+    let xen = (*b"tap\0", 1);
+    let creator = (
+        footer.raw.creator_application,
+        footer.raw.creator_version.get(),
+    );
+    Ok(Box::new(Dynamic {
+        facts,
+        shape,
+        bat,
+        order: if creator == xen {
+            BitOrder::LeastSignificantFirst
+        } else {
+            BitOrder::MostSignificantFirst
+        },
+        partial: Partial::default(),
+        data_end: AtomicU64::new(end),
+        space,
+        refused: AtomicBool::new(false),
+        seen,
+        store,
+    }))
+}
+
+/// The free space of an image that is opened for writing, every block checked.
+fn survey(
+    bat: &Bat,
+    shape: &Shape,
+    footers: &Footers,
+    footer: RawFooter,
+    notices: &mut Vec<String>,
+) -> Result<Space> {
+    let found = scan(bat, shape, footers.end_at, true, notices)?;
+    let left = shape.blocks.saturating_sub(found.allocated);
+    let reused = u32::try_from(found.free.len()).unwrap_or(u32::MAX);
+    let placement = Placement::choose(shape, found.tail, left.saturating_sub(reused));
+    // Without a footer at the end a new one takes the last sector, if that is nobody's, or goes
+    // behind everything.
+    let in_place = footers
+        .len
+        .checked_sub(FOOTER)
+        .filter(|&at| at.is_multiple_of(SECTOR) && at >= found.tail);
+    let footer_at = if footers.end_at < footers.len {
+        Some(footers.end_at)
+    } else {
+        in_place.or_else(|| placement.footer_behind(found.tail.max(footers.len)))
+    };
+    let footer_at = footer_at.ok_or_else(|| {
+        Error::new(ErrorKind::InvalidFileSize, "file", "is too long for a VHD")
+            .with_found(footers.len)
+    })?;
+    Ok(Space::new(
+        placement,
+        found.free,
+        found.tail,
+        (footer_at, footer),
+        left,
+    ))
+}
+
+/// Puts the footer that counts where it is missing, damaged, short or different: at the end first.
+fn repair(store: &dyn Store, footers: &Footers, seen: &mut Seen, footer_at: u64) -> Result<()> {
+    let write = |at: u64| {
+        store
+            .write_all_at(seen.footer.as_bytes(), at)
+            .and_then(|()| store.flush())
+            .map_err(|error| Error::io("VHD footer", "cannot be repaired", error).at(at))
+    };
+    if !seen.at_end || footers.len != footer_at.saturating_add(FOOTER) {
+        write(footer_at)?;
+    }
+    if !seen.at_start {
+        write(0)?;
+    }
+    (seen.at_end, seen.at_start) = (true, true);
+    Ok(())
+}
+
+/// Whether the table is one that can be gone through.
+fn check_table_size(bat: &Bat) -> Result<()> {
+    if bat.blocks() <= MOST_BLOCKS {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidBlockSize,
+        "VHD dynamic header",
+        "has blocks too small for a disk of this size to be written",
+    )
+    .with_found(format_args!("{} blocks", bat.blocks()))
+    .with_wanted(format_args!("at most {MOST_BLOCKS}")))
+}
