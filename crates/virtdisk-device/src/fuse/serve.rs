@@ -1,0 +1,165 @@
+//! The serve half: answers the kernel's requests until the file is gone.
+//!
+//! Needs the connection and the disk, no right and no path; makes the system calls `readv` and
+//! `writev` only (and whatever the disk makes). Its threads share one connection descriptor: a
+//! request that was read through a clone would die with the clone. One request costs one read,
+//! the disk's work, and one write. Each thread owns one buffer of 1 MiB, made at the start.
+//!
+//! Nothing is answered before it is done, and nothing is kept in memory between requests: the
+//! process may be killed at any instant, and its successor is told what was not answered.
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+
+use rustix::io::{Errno, readv, writev};
+use zerocopy::IntoBytes;
+
+use super::answer::{Reply, View, answer};
+use super::buffer::PageBuffer;
+use super::served::Served;
+use super::wire::{DATA_BYTES, HEAD_BYTES, Malformed, NOTIFY_RESEND, OutHeader, parse};
+
+/// How serving ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The kernel let go of the file: nothing has it open any more, or it was cut off.
+    Unmounted,
+}
+
+/// Threads that serve one connection.
+pub struct Server {
+    ends: Receiver<io::Result<()>>,
+}
+
+/// What the threads share.
+struct Shared<S> {
+    connection: OwnedFd,
+    disk: S,
+    view: View,
+}
+
+/// Tells [`Server::wait`] how a thread ended, even if it panicked.
+struct Obituary {
+    result: io::Result<()>,
+    to: Sender<io::Result<()>>,
+}
+
+impl Drop for Obituary {
+    fn drop(&mut self) {
+        let result = std::mem::replace(&mut self.result, Ok(()));
+        // Nobody listens when the server was dropped.
+        let _ = self.to.send(result);
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Serves bytes `range.0` to `range.0 + range.1` of `disk` with `threads` threads (two are
+    /// right for most; 0 counts as 1).
+    ///
+    /// `resend` says that another server had this connection: its process must be gone and
+    /// reaped. What it had not answered is then done again.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a range outside the disk; EINVAL when the kernel can't send again; what
+    /// the kernel says about threads. ENODEV when the file is gone already.
+    pub fn start<S: Served>(
+        connection: OwnedFd,
+        disk: S,
+        range: (u64, u64),
+        read_only: bool,
+        threads: usize,
+        resend: bool,
+    ) -> io::Result<Self> {
+        let (offset, length) = range;
+        if offset.checked_add(length).is_none_or(|end| end > disk.size()) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "range outside the disk"));
+        }
+        let view = View { offset, length, read_only };
+        let shared = Arc::new(Shared { connection, disk, view });
+        let mut buffers: Vec<_> = (0..threads.max(1)).map(|_| PageBuffer::new(DATA_BYTES)).collect();
+        if resend {
+            let notice =
+                OutHeader { length: size_of_header(), error: NOTIFY_RESEND, unique: 0 };
+            rustix::io::write(&shared.connection, notice.as_bytes())?;
+        }
+        let (to, ends) = mpsc::channel();
+        for (number, mut buffer) in buffers.drain(..).enumerate() {
+            let (shared, to) = (Arc::clone(&shared), to.clone());
+            let panicked = io::Error::other("a thread that served the disk panicked");
+            thread::Builder::new().name(format!("serve-{number}")).spawn(move || {
+                let mut obituary = Obituary { result: Err(panicked), to };
+                obituary.result = shared.run(buffer.bytes());
+            })?;
+        }
+        Ok(Self { ends })
+    }
+
+    /// Waits until the file is gone.
+    ///
+    /// # Errors
+    /// As soon as one thread can't go on: what the kernel said, or that it panicked. Requests may
+    /// be unanswered then; end the process and let another one take over.
+    pub fn wait(self) -> io::Result<Ended> {
+        self.ends.iter().collect::<io::Result<()>>().map(|()| Ended::Unmounted)
+    }
+}
+
+impl<S: Served> Shared<S> {
+    /// One thread: answers until the connection is dead.
+    fn run(&self, data: &mut [u8]) -> io::Result<()> {
+        let mut head = [0; HEAD_BYTES];
+        loop {
+            let mut into = [IoSliceMut::new(&mut head), IoSliceMut::new(data)];
+            let received = match readv(&self.connection, &mut into) {
+                Ok(received) => received,
+                Err(Errno::NODEV | Errno::CONNABORTED) => return Ok(()),
+                // NOENT: the request was taken back before it was read whole.
+                Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let (unique, reply) = match parse(&head[..received.min(HEAD_BYTES)], received) {
+                Ok(request) => {
+                    (request.unique, answer(&self.disk, &self.view, request.operation, data))
+                }
+                Err(Malformed::Body { unique, errno }) => {
+                    (unique, Reply::Error(errno.raw_os_error()))
+                }
+                Err(Malformed::NoHeader) => continue,
+            };
+            self.send(unique, &reply, data)?;
+        }
+    }
+
+    /// Sends a reply; a request that nobody waits for any more is no error.
+    fn send(&self, unique: u64, reply: &Reply, data: &[u8]) -> io::Result<()> {
+        let (error, body): (i32, &[u8]) = match reply {
+            Reply::Silence => return Ok(()),
+            Reply::Error(errno) => (errno.saturating_neg(), &[]),
+            Reply::Done => (0, &[]),
+            Reply::Words(words, length) => (0, &words[..*length]),
+            Reply::Data(length) => (0, &data[..*length]),
+        };
+        let length = u32::try_from(body.len()).unwrap_or(u32::MAX).saturating_add(size_of_header());
+        let header = OutHeader { length, error, unique };
+        let parts = [IoSlice::new(header.as_bytes()), IoSlice::new(body)];
+        match writev(&self.connection, &parts) {
+            Ok(_) | Err(Errno::NOENT | Errno::NODEV | Errno::CONNABORTED) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Bytes of a reply's header.
+fn size_of_header() -> u32 {
+    const { size_of::<OutHeader>() as u32 }
+}
