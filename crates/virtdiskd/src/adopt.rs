@@ -1,0 +1,124 @@
+//! A service that starts takes over what an earlier one left attached (design 2.4).
+//!
+//! Handles ended with the earlier service's connections, so only permanent attachments stay;
+//! the others end as if their last handle had been closed, when nobody uses their device.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use virtdisk_disk::lock::Level;
+
+use crate::attachment::{Attachment, Served, Stage};
+use crate::engine::Engine;
+use crate::entry::{ImageFile, State, watch_worker};
+use crate::record::{self, Record};
+use crate::worker_link::WorkerLink;
+
+impl Engine {
+    /// Takes over everything that is still attached.
+    pub fn adopt(&self) {
+        for record in record::all(&self.dir) {
+            self.skip_numbers(record.serial);
+            let serial = record.serial;
+            let alive = record.device.as_ref().is_some_and(|d| d.is_ours());
+            if !alive {
+                record::remove(&self.dir, serial);
+                if let Some(socket) = &record.socket {
+                    let _ = std::fs::remove_file(socket);
+                }
+                continue;
+            }
+            match self.adopt_one(record) {
+                Ok(()) => {}
+                Err(error) => tracing::error!("attachment {serial} is lost: {error}"),
+            }
+        }
+    }
+
+    /// Takes over one attachment.
+    fn adopt_one(&self, record: Record) -> io::Result<()> {
+        let (worker, image, served) = match &record.socket {
+            None => (None, None, None),
+            Some(socket) => {
+                let (link, image, served) = self.meet(&record, socket)?;
+                (Some(link), Some(image), Some(served))
+            }
+        };
+        let permanent = record.permanent && record.stage == Stage::Attached;
+        let attachment = Attachment {
+            serial: record.serial,
+            device: record.device,
+            partitions: record.partitions,
+            served,
+            read_only: record.read_only,
+            permanent,
+            attaching_handle: None,
+            stage: record.stage,
+            node_owner: record.node_owner,
+            deaths: VecDeque::new(),
+        };
+        let state = State {
+            id: record.id,
+            ended: self.ended(),
+            gone: false,
+            file: record.file,
+            open: record.open,
+            owner: record.owner,
+            image,
+            facts: record.facts,
+            worker,
+            handles: BTreeMap::new(),
+            attachment: Some(attachment),
+        };
+        let entry = self.find_or_insert(state.id, || state);
+        let mut state = entry.state.lock();
+        if !permanent {
+            self.end_lifetime(&mut state);
+        }
+        self.tidy(&entry, state);
+        Ok(())
+    }
+
+    /// Meets a worker at its socket; it hands over image, connection and socket.
+    fn meet(
+        &self,
+        record: &Record,
+        socket: &Path,
+    ) -> io::Result<(WorkerLink, ImageFile, Served)> {
+        let link = connect(socket)?;
+        let (link, introduction, mut fds) = WorkerLink::adopt(link)?;
+        let link = watch_worker(record.id, link, None, &self.ended())?;
+        let (Some(listener), Some(connection), Some(image)) = (fds.pop(), fds.pop(), fds.pop())
+        else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        let image = ImageFile {
+            file: Arc::new(image),
+            writable: introduction.open.writable,
+            level: if introduction.open.writable { Level::Write } else { Level::Read },
+        };
+        let served = Served {
+            connection,
+            listener,
+            socket: socket.to_owned(),
+            asked: introduction.serve,
+        };
+        Ok((link, image, served))
+    }
+}
+
+/// Connects to a worker's socket.
+fn connect(path: &Path) -> io::Result<OwnedFd> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
+}
