@@ -1,0 +1,13 @@
+//! The verbs, a file each: its words and their help, and one function that does it.
+//!
+//! Each `run` answers when the thing is done, with its result printed; nothing here exits the
+//! process or reads the environment.
+
+pub(crate) mod attach;
+pub(crate) mod completions;
+pub(crate) mod create;
+pub(crate) mod detach;
+pub(crate) mod info;
+pub(crate) mod list;
+pub(crate) mod man;
+pub(crate) mod with;

@@ -1,0 +1,15 @@
+//! The command `vdisk` from outside: its words, and disks attached for real.
+//!
+//! `usage` needs nothing. The others need root, loop devices and the service's program; without
+//! them they are skipped, and say so. Each test has a service of its own, and whatever happens
+//! its disks are detached again.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)]
+
+mod attach;
+mod detach;
+mod hold;
+mod house;
+mod image;
+mod usage;
+mod with;
