@@ -1,0 +1,59 @@
+//! The project's own chores: `cargo xtask setup | test | tidy | demo | bench attach`.
+//!
+//! May assume: started by cargo from inside the workspace, on Linux. Promises: what a chore
+//! needs and lacks is named; nothing is left behind on the machine; the exit code is 0 only
+//! when the chore did all that its name says. Few dependencies, so that it starts fast on a
+//! fresh clone.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod demo;
+mod leftovers;
+mod place;
+mod run;
+mod service;
+mod setup;
+mod tally;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask CHORE
+
+  setup                   install the programs that tests and demo use, where they are missing
+  test                    everything that must hold: format, tidy, clippy, tests, docs
+  tidy                    house rules: crate edges, lengths, names, heads
+  demo                    the main job on a real disk: create, attach, use, detach, attach again
+  bench attach [--quick]  speed of attached disks beside a plain loop device and other programs
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["setup"] => setup::run(setup::Need::Everything).map(|()| true),
+        ["test"] => test::run(),
+        ["tidy"] => tidy::run(),
+        ["demo"] => demo::run(),
+        ["bench", "attach"] => bench::run(false),
+        ["bench", "attach", "--quick"] => bench::run(true),
+        ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
