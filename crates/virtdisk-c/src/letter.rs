@@ -98,7 +98,7 @@ pub(crate) unsafe fn answer<L: Letter>(letters: &[L], size: *mut u32, buffer: *m
     let given = unsafe { pointer::read(size) }?;
     let bytes = size_of_val(letters);
     let needed = u32::try_from(bytes).map_err(|_| Code::ERROR_NOT_ENOUGH_MEMORY)?;
-    if buffer.is_null() || given <= needed {
+    if buffer.is_null() || given < needed {
         // SAFETY: the caller's promise, passed on.
         unsafe { pointer::write(size, needed) }?;
         return Err(Code::ERROR_INSUFFICIENT_BUFFER.into());

@@ -32,7 +32,8 @@ macro_rules! words {
 words! {
     CustomType:
     /// `Open`, with one fd: the image, opened by the caller with the caller's own rights
-    /// (read-only, or read-write where the access asks to write). The connection becomes the handle.
+    /// (read-only, or read-write where the access asks to write). The connection becomes the
+    /// handle.
     struct OpenRequest {
         /// Absolute path as the caller named it; used for its extension only.
         path: String,

@@ -17,6 +17,7 @@ use rustix::process::{getegid, geteuid, getgid, getuid};
 
 use crate::code::Code;
 use crate::error::{Error, Result};
+use crate::path::absolute;
 
 /// Name of the service's program.
 const PROGRAM: &str = "virtdiskd";
@@ -65,7 +66,7 @@ fn secure_in(bytes: &[u8]) -> Option<bool> {
 /// 1060 when it is nowhere.
 pub(crate) fn find() -> Result<PathBuf> {
     if let Some(path) = trusted_variable("VIRTDISKD") {
-        return Ok(path);
+        return absolute(&path);
     }
     let beside = env::current_exe()
         .ok()
@@ -85,10 +86,8 @@ pub(crate) fn find() -> Result<PathBuf> {
         .find(|path| path.is_file())
         .ok_or_else(|| {
             let message = format!("the virtual disk service {PROGRAM} is not installed");
-            Error::new(Code::ERROR_SERVICE_DOES_NOT_EXIST, message).with_hint(format!(
-                "install it, or name it in the variable {}",
-                "VIRTDISKD"
-            ))
+            Error::new(Code::ERROR_SERVICE_DOES_NOT_EXIST, message)
+                .with_hint("install it, or name it in the variable VIRTDISKD")
         })
 }
 

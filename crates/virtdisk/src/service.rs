@@ -25,6 +25,7 @@ use serde::de::DeserializeOwned;
 use crate::code::Code;
 use crate::error::{Error, Result};
 use crate::frame::{AttachedDisk, EmptyRequest, ListReply, SOCKET_NAME, method};
+use crate::path::absolute;
 use crate::program::{self, Started, trusted_variable};
 use crate::wire::Wire;
 
@@ -62,7 +63,7 @@ enum Place {
 #[derive(Debug)]
 struct Captive {
     control: OwnedFd,
-    started: Mutex<Started>,
+    program: PathBuf,
 }
 
 impl Service {
@@ -183,6 +184,7 @@ fn connect_captive() -> Result<UnixStream> {
 
 /// Connects to the socket of a runtime directory; starts the service when nobody accepts there.
 fn connect_or_start(directory: &Path) -> Result<UnixStream> {
+    let directory = &absolute(directory)?;
     let socket = directory.join(SOCKET_NAME);
     let unreachable = |source: io::Error| {
         let message = format!(
@@ -267,7 +269,7 @@ impl Captive {
         let started = program::start_private(theirs)?;
         Ok(Self {
             control,
-            started: Mutex::new(started),
+            program: started.program,
         })
     }
 
@@ -280,11 +282,7 @@ impl Captive {
         control.push(SendAncillaryMessage::ScmRights(&fds));
         let iov = [io::IoSlice::new(&[0])];
         sendmsg(&self.control, &iov, &mut control, SendFlags::NOSIGNAL).map_err(|errno| {
-            let started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
-            let message = format!(
-                "{}: the captive service has ended",
-                started.program.display()
-            );
+            let message = format!("{}: the captive service has ended", self.program.display());
             Error::new(Code::ERROR_SERVICE_NOT_ACTIVE, message).with_source(io::Error::from(errno))
         })?;
         Ok(UnixStream::from(ours))

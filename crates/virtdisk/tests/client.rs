@@ -365,7 +365,8 @@ fn run_client(test: &str, folder: &Path, variables: &[(&str, &Path)]) {
     command
         .args(["--exact", test])
         .env(ROLE, "client")
-        .env(FOLDER, folder);
+        .env(FOLDER, folder)
+        .current_dir(folder);
     command
         .env_remove("VIRTDISK_RUNTIME_DIR")
         .env_remove("VIRTDISKD");
@@ -390,12 +391,11 @@ fn service_is_started_on_demand_and_once() {
     }
     let folder = tempfile::tempdir().unwrap();
     let test = "service_is_started_on_demand_and_once";
-    let program = script(folder.path(), test);
+    script(folder.path(), test);
+    // Relative names hold where the caller stands, not where the service does.
+    let variables = [("VIRTDISKD", "virtdiskd"), ("VIRTDISK_RUNTIME_DIR", "run")];
+    let variables = variables.map(|(name, value)| (name, Path::new(value)));
     let runtime = folder.path().join("run");
-    let variables = [
-        ("VIRTDISKD", program.as_path()),
-        ("VIRTDISK_RUNTIME_DIR", &runtime),
-    ];
     run_client(test, folder.path(), &variables);
     let started = fs::read_to_string(folder.path().join("started")).unwrap();
     assert_eq!(started, format!("--runtime-dir {}\n", runtime.display()));

@@ -84,11 +84,7 @@ impl Engine {
     }
 
     /// Meets a worker at its socket; it hands over image, connection and socket.
-    fn meet(
-        &self,
-        record: &Record,
-        socket: &Path,
-    ) -> io::Result<(WorkerLink, ImageFile, Served)> {
+    fn meet(&self, record: &Record, socket: &Path) -> io::Result<(WorkerLink, ImageFile, Served)> {
         let link = connect(socket)?;
         let (link, introduction, mut fds) = WorkerLink::adopt(link)?;
         let link = watch_worker(record.id, link, None, &self.ended())?;
@@ -99,7 +95,11 @@ impl Engine {
         let image = ImageFile {
             file: Arc::new(image),
             writable: introduction.open.writable,
-            level: if introduction.open.writable { Level::Write } else { Level::Read },
+            level: if introduction.open.writable {
+                Level::Write
+            } else {
+                Level::Read
+            },
         };
         let served = Served {
             connection,

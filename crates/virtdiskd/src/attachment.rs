@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use virtdisk::frame::Holder;
 use virtdisk_device::holders::{self, HolderKind};
-use virtdisk_device::loop_device::{LoopDevice, Release};
+use virtdisk_device::loop_device::LoopDevice;
 
 use crate::entry::Owner;
 use crate::question::Serve;
@@ -69,12 +69,15 @@ const DEATH_LIMIT: usize = 20;
 /// See [`DEATH_LIMIT`].
 const DEATH_WINDOW: Duration = Duration::from_secs(2);
 /// How long a passer-by (udev, blkid) may hold the device before it counts as in use.
-const PASSER_BY: Duration = Duration::from_millis(300);
+pub const PASSER_BY: Duration = Duration::from_millis(300);
 
 impl Attachment {
     /// Device path, empty for NO_LOCAL_HOST.
     pub fn path(&self) -> String {
-        self.device.as_ref().map(|d| d.path().display().to_string()).unwrap_or_default()
+        self.device
+            .as_ref()
+            .map(|d| d.path().display().to_string())
+            .unwrap_or_default()
     }
 
     /// Is the loop device still the one that this attachment made?
@@ -84,41 +87,24 @@ impl Attachment {
 
     /// Who holds the device.
     pub fn holders(&self) -> Vec<Holder> {
-        let Some(device) = &self.device else { return Vec::new() };
+        let Some(device) = &self.device else {
+            return Vec::new();
+        };
         holders::find(device.index).into_iter().map(word).collect()
-    }
-
-    /// Frees the device if nobody else has it open.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn release(&self) -> std::io::Result<Release> {
-        match &self.device {
-            Some(device) => device.release(PASSER_BY),
-            None => Ok(Release::Gone),
-        }
     }
 
     /// Has a worker died too often lately to try again?
     pub fn count_death(&mut self) -> bool {
         let now = Instant::now();
         self.deaths.push_back(now);
-        while self.deaths.front().is_some_and(|t| now.duration_since(*t) > DEATH_WINDOW) {
+        while self
+            .deaths
+            .front()
+            .is_some_and(|t| now.duration_since(*t) > DEATH_WINDOW)
+        {
             self.deaths.pop_front();
         }
         self.deaths.len() > DEATH_LIMIT
-    }
-
-    /// Makes all that was written to the device durable in the backing file, as far as the
-    /// device itself can.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn sync(&self) -> std::io::Result<()> {
-        match &self.device {
-            Some(device) if !self.read_only => device.sync(),
-            _ => Ok(()),
-        }
     }
 }
 

@@ -31,7 +31,10 @@ impl Caller {
             .flatten()
             .is_some_and(|group| gids.contains(&group.gid.as_raw()));
         let capable = capability(pid) && alive();
-        Self { uid, privileged: member || capable }
+        Self {
+            uid,
+            privileged: member || capable,
+        }
     }
 
     /// May this caller see and name an attachment of an image that `owner` owns?
@@ -75,8 +78,14 @@ mod tests {
     // R-PRV-3
     #[test]
     fn only_the_effective_set_counts() {
-        assert_eq!(effective("CapPrm:\t000001ffffffffff\nCapEff:\t0000000000200000\n"), 1 << 21);
-        assert_eq!(effective("CapPrm:\t000001ffffffffff\nCapEff:\t0000000000000000\n"), 0);
+        assert_eq!(
+            effective("CapPrm:\t000001ffffffffff\nCapEff:\t0000000000200000\n"),
+            1 << 21
+        );
+        assert_eq!(
+            effective("CapPrm:\t000001ffffffffff\nCapEff:\t0000000000000000\n"),
+            0
+        );
         assert_eq!(effective("garbage"), 0);
     }
 
@@ -89,7 +98,10 @@ mod tests {
 
     #[test]
     fn others_do_not_see_a_users_disk() {
-        let user = Caller { uid: 1000, privileged: false };
+        let user = Caller {
+            uid: 1000,
+            privileged: false,
+        };
         assert!(user.may_see(1000));
         assert!(!user.may_see(1001));
     }

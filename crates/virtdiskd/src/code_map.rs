@@ -45,7 +45,7 @@ pub fn code_of_io(error: &io::Error) -> Code {
         io::ErrorKind::OutOfMemory => Code::ERROR_NOT_ENOUGH_MEMORY,
         io::ErrorKind::ReadOnlyFilesystem => Code::ERROR_WRITE_PROTECT,
         io::ErrorKind::ResourceBusy => Code::ERROR_BUSY,
-        io::ErrorKind::TimedOut => Code::ERROR_NOT_READY,
-        _ => Code::ERROR_NOT_READY,
+        // 21 would say that the disk is not attached.
+        _ => Code::ERROR_GEN_FAILURE,
     }
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -68,17 +69,19 @@ impl Engine {
 
     /// Numbers start above those of an earlier service's attachments.
     pub fn skip_numbers(&self, used: u64) {
-        self.counter.fetch_max(used.saturating_add(1), Ordering::Relaxed);
+        self.counter
+            .fetch_max(used.saturating_add(1), Ordering::Relaxed);
     }
 
     /// Finds the disk, or puts in what `make` gives.
     pub fn find_or_insert(&self, id: FileId, make: impl FnOnce() -> State) -> Arc<Entry> {
         let mut table = self.table.lock();
-        Arc::clone(
-            table
-                .entry(id)
-                .or_insert_with(|| Arc::new(Entry { id, state: Mutex::new(make()) })),
-        )
+        Arc::clone(table.entry(id).or_insert_with(|| {
+            Arc::new(Entry {
+                id,
+                state: Mutex::new(make()),
+            })
+        }))
     }
 
     /// Finds a disk.
@@ -101,7 +104,9 @@ impl Engine {
         work: impl FnOnce(&mut State) -> Result<T>,
     ) -> Result<T> {
         let entry = self.find(handle.disk);
-        let Some(entry) = entry else { return Err(no_handle()) };
+        let Some(entry) = entry else {
+            return Err(no_handle());
+        };
         let mut state = entry.state.lock();
         if state.gone || !state.handles.contains_key(&handle.number) {
             return Err(no_handle());
@@ -114,7 +119,11 @@ impl Engine {
 
     /// Forgets an attachment whose device is gone: drained, or freed behind our back.
     pub fn notice(&self, state: &mut State) {
-        if state.attachment.as_ref().is_none_or(crate::attachment::Attachment::is_there) {
+        if state
+            .attachment
+            .as_ref()
+            .is_none_or(crate::attachment::Attachment::is_there)
+        {
             return;
         }
         if state.stage() != Some(Stage::Detaching) {
@@ -146,7 +155,9 @@ impl Engine {
 
     /// A handle's last descriptor was closed (R-LIFE-1, R-LIFE-2).
     pub fn close_handle(&self, handle: HandleId) {
-        let Some(entry) = self.find(handle.disk) else { return };
+        let Some(entry) = self.find(handle.disk) else {
+            return;
+        };
         let mut state = entry.state.lock();
         if state.handles.remove(&handle.number).is_none() {
             return;
@@ -201,7 +212,9 @@ impl Engine {
     fn look_around(&self, all: bool) {
         for entry in self.all() {
             // A disk that is being worked on is looked at the next time.
-            let Some(mut state) = entry.state.try_lock() else { continue };
+            let Some(mut state) = entry.state.try_lock() else {
+                continue;
+            };
             if all || state.stage() == Some(Stage::Detaching) {
                 self.notice(&mut state);
                 self.tidy(&entry, state);
@@ -213,7 +226,10 @@ impl Engine {
     fn worker_ended(&self, id: FileId, generation: u64) {
         let Some(entry) = self.find(id) else { return };
         let mut state = entry.state.lock();
-        let current = state.worker.as_ref().map(crate::worker_link::WorkerLink::generation);
+        let current = state
+            .worker
+            .as_ref()
+            .map(crate::worker_link::WorkerLink::generation);
         if state.gone || current.is_some_and(|now| now != generation) || !state.is_served() {
             if current == Some(generation) {
                 state.worker = None;
@@ -228,7 +244,9 @@ impl Engine {
     /// Brings a served disk's worker back, or gives the disk up.
     fn revive(&self, state: &mut State) {
         loop {
-            let Some(attachment) = &mut state.attachment else { return };
+            let Some(attachment) = &mut state.attachment else {
+                return;
+            };
             if !attachment.is_there() || attachment.stage == Stage::Failed {
                 if let Err(failure) = self.finish(state) {
                     tracing::error!("{}: {}", state.file, failure.message);
@@ -251,10 +269,52 @@ impl Engine {
         }
     }
 
+    /// Does something that waits for the device, which waits for the disk's worker. A worker that
+    /// dies meanwhile is replaced here, since nobody else gets at the disk.
+    ///
+    /// # Errors
+    /// What `work` says; out of threads.
+    pub fn patiently<T: Send + 'static>(
+        &self,
+        state: &mut State,
+        work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    ) -> std::io::Result<T> {
+        if !state.is_served() {
+            return work();
+        }
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("patient".into())
+            .spawn(move || {
+                // Nobody waits any more when the broker ends.
+                let _ = sender.send(work());
+            });
+        thread?;
+        loop {
+            match receiver.recv_timeout(Duration::from_millis(20)) {
+                Ok(done) => return done,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(std::io::Error::other("the work on the device broke"));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let dead = state
+                .worker
+                .as_ref()
+                .is_none_or(crate::worker_link::WorkerLink::has_ended);
+            if dead && state.stage() != Some(Stage::Failed) {
+                self.revive(state);
+            }
+        }
+    }
+
     /// Ends the connection of a disk that can't be served: an error is better than a process
     /// that can't be killed.
     fn give_up(&self, state: &mut State, why: &str) {
-        tracing::error!("{}: {why}; its device answers with errors from now on", state.file);
+        tracing::error!(
+            "{}: {why}; its device answers with errors from now on",
+            state.file
+        );
         if let Some(attachment) = &mut state.attachment {
             attachment.stage = Stage::Failed;
             if let Some(served) = &mut attachment.served
@@ -270,5 +330,8 @@ impl Engine {
 
 /// The caller's connection is no handle (R-HND-5).
 pub fn no_handle() -> virtdisk::frame::Failure {
-    fail(virtdisk::Code::ERROR_INVALID_PARAMETER, "this connection has no virtual disk open")
+    fail(
+        virtdisk::Code::ERROR_INVALID_PARAMETER,
+        "this connection has no virtual disk open",
+    )
 }

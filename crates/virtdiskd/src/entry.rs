@@ -120,8 +120,8 @@ impl State {
             // An image opened read-only has nothing to give back.
             let _ = old.ask(&Question::Close, &[]);
         }
-        let link = start_worker(self.id, &self.ended)
-            .map_err(|e| system("starting a worker", &e))?;
+        let link =
+            start_worker(self.id, &self.ended).map_err(|e| system("starting a worker", &e))?;
         let mut open = self.open.clone();
         open.writable = image.writable;
         let facts = link
@@ -142,7 +142,10 @@ impl State {
             Some(image) => self.open_image(&image),
             None => Err(crate::failure::hinted(
                 virtdisk::Code::ERROR_NOT_READY,
-                format!("{}: no open file of this image is left in the service", self.file),
+                format!(
+                    "{}: no open file of this image is left in the service",
+                    self.file
+                ),
                 "open the image file by its path",
             )),
         }
@@ -186,17 +189,22 @@ impl State {
     /// When the image does not open any more, or the worker does not come up.
     pub fn replace_worker(&mut self) -> Result<()> {
         self.worker = None;
-        let Some(image) = self.image.clone() else { return self.ensure_worker() };
+        let Some(image) = self.image.clone() else {
+            return self.ensure_worker();
+        };
         self.open_image(&image)?;
-        let (Some(link), Some(served)) =
-            (&self.worker, self.attachment.as_ref().and_then(|a| a.served.as_ref()))
-        else {
+        let (Some(link), Some(served)) = (
+            &self.worker,
+            self.attachment.as_ref().and_then(|a| a.served.as_ref()),
+        ) else {
             return Ok(());
         };
         let mut serve = served.asked.clone();
         serve.resend = true;
         let fds = [served.connection.as_fd(), served.listener.as_fd()];
-        link.ask(&Question::Serve(serve), &fds).map(drop).map_err(|e| e.into_failure(&self.file))
+        link.ask(&Question::Serve(serve), &fds)
+            .map(drop)
+            .map_err(|e| e.into_failure(&self.file))
     }
 
     /// Closes the worker: slack given back, all durable. Without a worker there is nothing.
@@ -204,7 +212,9 @@ impl State {
     /// # Errors
     /// What the format says while closing; the worker is gone in any case.
     pub fn close_worker(&mut self) -> Result<()> {
-        let Some(link) = self.worker.take() else { return Ok(()) };
+        let Some(link) = self.worker.take() else {
+            return Ok(());
+        };
         let closed = link.ask(&Question::Close, &[]).map(drop);
         if closed.is_err() {
             link.kill();
@@ -217,10 +227,19 @@ impl State {
     /// need.
     pub fn settle_lock(&mut self) {
         let attached = self.attachment.as_ref().map_or(Level::None, |a| {
-            if a.read_only { Level::Read } else { Level::Write }
+            if a.read_only {
+                Level::Read
+            } else {
+                Level::Write
+            }
         });
-        let wanted =
-            self.handles.values().map(Handle::level).chain([attached]).max().unwrap_or(Level::None);
+        let wanted = self
+            .handles
+            .values()
+            .map(Handle::level)
+            .chain([attached])
+            .max()
+            .unwrap_or(Level::None);
         if let Some(image) = &mut self.image
             && wanted < image.level
             && lock::change(image.file.as_fd(), image.level, wanted).is_ok()
@@ -237,21 +256,5 @@ impl State {
     /// The attachment's stage.
     pub fn stage(&self) -> Option<Stage> {
         self.attachment.as_ref().map(|a| a.stage)
-    }
-}
-
-impl State {
-    /// Asks the worker that is there, without replacing it: an attach that loses its worker
-    /// half-way takes everything back instead.
-    ///
-    /// # Errors
-    /// The format's own code, or that the worker died.
-    pub fn ask_while_attaching(&mut self, question: &Question) -> Result<Answer> {
-        let Some(link) = &self.worker else {
-            return Err(
-                NoAnswer::Dead(std::io::ErrorKind::BrokenPipe.into()).into_failure(&self.file)
-            );
-        };
-        link.ask(question, &[]).map_err(|e| e.into_failure(&self.file))
     }
 }

@@ -1,4 +1,7 @@
 //! How the service says no: a Windows code, one sentence, and what to do next.
+//!
+//! Every failure of a verb is made here, so that each carries the file's name, and those of a
+//! device in use carry who holds it.
 
 use std::io;
 
@@ -18,7 +21,12 @@ pub fn fail(code: Code, message: impl Into<String>) -> Failure {
 
 /// A failure with a sentence and what to do next.
 pub fn hinted(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Failure {
-    Failure { code: code.0, message: message.into(), hint: hint.into(), holders: Vec::new() }
+    Failure {
+        code: code.0,
+        message: message.into(),
+        hint: hint.into(),
+        holders: Vec::new(),
+    }
 }
 
 /// ERROR_BUSY, with those who hold the device.

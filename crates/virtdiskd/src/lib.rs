@@ -15,6 +15,7 @@ pub mod entry;
 pub mod failure;
 pub mod handle;
 pub mod limited;
+pub mod log;
 pub mod packet;
 pub mod provider;
 pub mod question;

@@ -3,9 +3,9 @@
 //! The Varlink library grows its buffer until a message ends. Here a connection whose message
 //! passes the limit, or that sends more descriptors than any call takes, is ended instead.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use virtdisk::frame::MESSAGE_LIMIT_BYTES;
 use zlink::connection::socket::{ReadHalf, ReadResult, Socket, UnixSocket};
-use std::os::fd::{AsFd, BorrowedFd};
 
 /// Most descriptors that a connection may have sent beside one message.
 const FD_LIMIT: usize = 8;
@@ -29,7 +29,13 @@ impl<S: Socket> Socket for Limited<S> {
 
     fn split(self) -> (Self::ReadHalf, Self::WriteHalf) {
         let (read, write) = self.0.split();
-        (LimitedRead { read, count: Count::default() }, write)
+        (
+            LimitedRead {
+                read,
+                count: Count::default(),
+            },
+            write,
+        )
     }
 }
 

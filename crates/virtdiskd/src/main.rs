@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use virtdiskd::{serve, worker};
+use virtdiskd::{log, serve, worker};
 
 /// The virtual disk service. Started by the first client, or by systemd's socket.
 #[derive(Debug, Parser)]
@@ -37,9 +37,12 @@ enum Role {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_env("VIRTDISKD_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let worker = arguments.role.is_some();
+    if !worker && !arguments.private {
+        // The log lies in there; what is wrong with the directory is told by `run`.
+        let _ = serve::prepare(&arguments.runtime_dir);
+    }
+    log::start(Some(arguments.runtime_dir.as_path()).filter(|_| !worker && !arguments.private));
     let done = match arguments.role {
         Some(Role::Worker) => worker::run(),
         None => serve::run(&serve::Settings {

@@ -31,7 +31,10 @@ pub fn send<T: Serialize>(
 ) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
     if bytes.len() > PACKET_LIMIT_BYTES || fds.len() > FD_LIMIT {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "message too long for a packet"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "message too long for a packet",
+        ));
     }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FD_LIMIT))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -55,7 +58,9 @@ pub fn send<T: Serialize>(
 pub fn receive<T: DeserializeOwned>(
     socket: BorrowedFd<'_>,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    let Some((bytes, fds)) = receive_packet(socket)? else { return Ok(None) };
+    let Some((bytes, fds)) = receive_packet(socket)? else {
+        return Ok(None);
+    };
     Ok(Some((serde_json::from_slice(&bytes)?, fds)))
 }
 
@@ -90,8 +95,14 @@ fn receive_packet(socket: BorrowedFd<'_>) -> io::Result<Option<(Vec<u8>, Vec<Own
     if got.bytes == 0 {
         return Ok(None);
     }
-    if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "packet cut short"));
+    if got
+        .flags
+        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+    {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "packet cut short",
+        ));
     }
     bytes.truncate(got.bytes);
     Ok(Some((bytes, fds)))
@@ -109,7 +120,10 @@ pub fn wait_readable(socket: BorrowedFd<'_>, timeout: std::time::Duration) -> io
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: left.subsec_nanos().into(),
         };
-        let mut fds = [rustix::event::PollFd::new(&socket, rustix::event::PollFlags::IN)];
+        let mut fds = [rustix::event::PollFd::new(
+            &socket,
+            rustix::event::PollFlags::IN,
+        )];
         match rustix::event::poll(&mut fds, Some(&spec)) {
             Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
             Ok(_) => return Ok(()),
@@ -122,8 +136,10 @@ pub fn wait_readable(socket: BorrowedFd<'_>, timeout: std::time::Duration) -> io
 /// Blocks until the other end of `socket` is closed, without reading from it.
 pub fn wait_closed(socket: BorrowedFd<'_>) {
     loop {
-        let mut fds =
-            [rustix::event::PollFd::new(&socket, rustix::event::PollFlags::RDHUP)];
+        let mut fds = [rustix::event::PollFd::new(
+            &socket,
+            rustix::event::PollFlags::RDHUP,
+        )];
         match rustix::event::poll(&mut fds, None) {
             Err(rustix::io::Errno::INTR) => {}
             _ => return,

@@ -16,7 +16,10 @@ use crate::failure::{Result, fail, hinted};
 /// 87 when the vendor is no GUID.
 pub fn storage_type(device_id: u32, vendor: &str) -> Result<StorageType> {
     let vendor = Uuid::parse_str(vendor).map_err(|_| {
-        fail(Code::ERROR_INVALID_PARAMETER, format!("the vendor id {vendor:?} is no GUID"))
+        fail(
+            Code::ERROR_INVALID_PARAMETER,
+            format!("the vendor id {vendor:?} is no GUID"),
+        )
     })?;
     Ok(StorageType::new(device_id, vendor))
 }
@@ -97,14 +100,23 @@ mod tests {
     #[test]
     fn unknown_probes_at_open_and_asks_the_extension_at_create() {
         assert_eq!(format_to_open(StorageType::UNKNOWN, "/a").unwrap(), None);
-        assert_eq!(format_to_create(StorageType::UNKNOWN, "/a/b.VHD").unwrap(), "vhd");
-        assert_eq!(format_to_create(StorageType::UNKNOWN, "/a/b.img").unwrap(), "raw");
+        assert_eq!(
+            format_to_create(StorageType::UNKNOWN, "/a/b.VHD").unwrap(),
+            "vhd"
+        );
+        assert_eq!(
+            format_to_create(StorageType::UNKNOWN, "/a/b.img").unwrap(),
+            "raw"
+        );
     }
 
     // R-PROV-4
     #[test]
     fn an_extension_without_a_format_has_no_provider() {
-        assert_eq!(code(format_to_create(StorageType::UNKNOWN, "/a/b.doc")), 0xC03A_0014);
+        assert_eq!(
+            code(format_to_create(StorageType::UNKNOWN, "/a/b.doc")),
+            0xC03A_0014
+        );
     }
 
     // R-PROV-5

@@ -54,7 +54,9 @@ fn directory(dir: &Path) -> PathBuf {
 /// Writes the record of the disk's attachment anew. A service that can't is one that the next
 /// can't follow; the attachment itself is not harmed.
 pub fn update(dir: &Path, state: &State) {
-    let Some(attachment) = &state.attachment else { return };
+    let Some(attachment) = &state.attachment else {
+        return;
+    };
     let record = of(state, attachment);
     let path = directory(dir).join(format!("{}.json", attachment.serial));
     let temporary = path.with_extension("new");

@@ -26,9 +26,16 @@ pub fn node_owner(sddl: &str, image: Owner, flags: AttachFlags) -> Result<NodeOw
         return Ok(NodeOwner::Default);
     }
     if sddl.is_empty() {
-        return Ok(NodeOwner::As(Owner { mode: image.mode & 0o666, ..image }));
+        return Ok(NodeOwner::As(Owner {
+            mode: image.mode & 0o666,
+            ..image
+        }));
     }
-    let mut owner = Owner { uid: image.uid, gid: image.gid, mode: 0 };
+    let mut owner = Owner {
+        uid: image.uid,
+        gid: image.gid,
+        mode: 0,
+    };
     let mut rest = sddl.trim();
     while !rest.is_empty() {
         let (part, tail) = next_part(rest);
@@ -37,7 +44,11 @@ pub fn node_owner(sddl: &str, image: Owner, flags: AttachFlags) -> Result<NodeOw
             Some(("O", who)) => owner.uid = administrator(who)?,
             Some(("G", who)) => owner.gid = administrator(who)?,
             Some(("D", list)) => owner.mode = mode_of(list)?,
-            _ => return Err(format!("the security descriptor's part {part:?} means nothing here")),
+            _ => {
+                return Err(format!(
+                    "the security descriptor's part {part:?} means nothing here"
+                ));
+            }
         }
     }
     Ok(NodeOwner::As(owner))
@@ -64,7 +75,9 @@ fn next_part(text: &str) -> (&str, &str) {
 fn administrator(who: &str) -> Result<u32, String> {
     match who {
         "BA" | "SY" | "LA" => Ok(0),
-        _ => Err(format!("the security descriptor's owner {who:?} is nobody here")),
+        _ => Err(format!(
+            "the security descriptor's owner {who:?} is nobody here"
+        )),
     }
 }
 
@@ -76,12 +89,18 @@ fn mode_of(list: &str) -> Result<u32, String> {
         let inner = entry.strip_prefix('(').and_then(|e| e.strip_suffix(')'));
         let fields: Vec<&str> = inner.unwrap_or_default().split(';').collect();
         let [kind, "", rights, "", "", who] = fields[..] else {
-            return Err(format!("the security descriptor's entry {entry:?} means nothing here"));
+            return Err(format!(
+                "the security descriptor's entry {entry:?} means nothing here"
+            ));
         };
         let bits = match (kind, rights) {
             ("A", "GA" | "FA") => 0o6,
             ("A", "GR" | "FR") => 0o4,
-            _ => return Err(format!("the security descriptor's entry {entry:?} can't be kept")),
+            _ => {
+                return Err(format!(
+                    "the security descriptor's entry {entry:?} can't be kept"
+                ));
+            }
         };
         mode |= match who {
             "WD" | "AU" => bits << 6 | bits << 3 | bits,
@@ -98,7 +117,11 @@ fn mode_of(list: &str) -> Result<u32, String> {
 mod tests {
     use super::*;
 
-    const IMAGE: Owner = Owner { uid: 7, gid: 8, mode: 0o755 };
+    const IMAGE: Owner = Owner {
+        uid: 7,
+        gid: 8,
+        mode: 0o755,
+    };
 
     fn asked(sddl: &str) -> Result<NodeOwner, String> {
         node_owner(sddl, IMAGE, AttachFlags::NONE)
@@ -107,7 +130,11 @@ mod tests {
     // R-ATT-13
     #[test]
     fn null_takes_the_files_owner_and_the_flag_leaves_the_node_alone() {
-        let as_file = Owner { uid: 7, gid: 8, mode: 0o644 };
+        let as_file = Owner {
+            uid: 7,
+            gid: 8,
+            mode: 0o644,
+        };
         assert_eq!(asked(""), Ok(NodeOwner::As(as_file)));
         let left = node_owner("", IMAGE, AttachFlags::NO_SECURITY_DESCRIPTOR);
         assert_eq!(left, Ok(NodeOwner::Default));
@@ -115,11 +142,26 @@ mod tests {
 
     #[test]
     fn descriptors_of_windows_programs_keep_their_meaning() {
-        let everyone = Owner { uid: 0, gid: 0, mode: 0o666 };
+        let everyone = Owner {
+            uid: 0,
+            gid: 0,
+            mode: 0o666,
+        };
         assert_eq!(asked("O:BAG:BAD:(A;;GA;;;WD)"), Ok(NodeOwner::As(everyone)));
-        let mine = Owner { uid: 7, gid: 8, mode: 0o666 };
-        assert_eq!(asked("D:P(A;;GA;;;WD)(A;;GA;;;AC)"), Ok(NodeOwner::As(mine)));
-        let root_only = Owner { uid: 7, gid: 8, mode: 0o600 };
+        let mine = Owner {
+            uid: 7,
+            gid: 8,
+            mode: 0o666,
+        };
+        assert_eq!(
+            asked("D:P(A;;GA;;;WD)(A;;GA;;;AC)"),
+            Ok(NodeOwner::As(mine))
+        );
+        let root_only = Owner {
+            uid: 7,
+            gid: 8,
+            mode: 0o600,
+        };
         assert_eq!(asked("D:(A;;GA;;;SY)"), Ok(NodeOwner::As(root_only)));
     }
 

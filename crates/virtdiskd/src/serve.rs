@@ -49,7 +49,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     raise_descriptor_limit();
     // A terminal's signals are not for the service; a session leader has none already.
     let _ = rustix::process::setsid();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let local = LocalSet::new();
     if settings.private {
         let dir = PrivateDirectory::make()?;
@@ -57,7 +59,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         runtime.block_on(local.run_until(serve_private(engine)))
     } else {
         prepare(&settings.dir)?;
-        let Some(_lock) = lock(&settings.dir)? else { return Ok(()) };
+        let Some(_lock) = lock(&settings.dir)? else {
+            return Ok(());
+        };
         let listener = Listening::open(&settings.dir)?;
         let engine = start(&settings.dir)?;
         engine.adopt();
@@ -92,8 +96,11 @@ fn make_directory(path: &Path, mode: u32) -> anyhow::Result<()> {
     }
 }
 
-/// The runtime directory: ours, and writable by nobody else.
-fn prepare(dir: &Path) -> anyhow::Result<()> {
+/// The runtime directory: made, ours, and writable by nobody else.
+///
+/// # Errors
+/// When it is somebody else's, or others can write it.
+pub fn prepare(dir: &Path) -> anyhow::Result<()> {
     let root = rustix::process::geteuid().is_root();
     if let Some(parent) = dir.parent() {
         fs::create_dir_all(parent)?;
@@ -102,7 +109,10 @@ fn prepare(dir: &Path) -> anyhow::Result<()> {
     let found = fs::symlink_metadata(dir)?;
     let ours = found.uid() == rustix::process::geteuid().as_raw();
     if !found.is_dir() || !ours || found.mode() & 0o022 != 0 {
-        bail!("{}: must be a directory that only this user can write", dir.display());
+        bail!(
+            "{}: must be a directory that only this user can write",
+            dir.display()
+        );
     }
     Ok(())
 }
@@ -110,7 +120,11 @@ fn prepare(dir: &Path) -> anyhow::Result<()> {
 /// The lock of a runtime directory; `None` when another broker serves it.
 fn lock(dir: &Path) -> anyhow::Result<Option<File>> {
     let path = dir.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)?;
     let deadline = Instant::now() + SECOND_PATIENCE;
     loop {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -141,7 +155,10 @@ impl Listening {
         }
         let path = dir.join(SOCKET_NAME);
         let socket = bind(&path)?;
-        Ok(Self { socket, path: Some(path) })
+        Ok(Self {
+            socket,
+            path: Some(path),
+        })
     }
 }
 
@@ -151,9 +168,12 @@ fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     // Bound under another name, so that nobody meets it before its mode is right.
     let temporary = path.with_extension("new");
     let _ = fs::remove_file(&temporary);
-    let socket =
-        UnixListener::bind(&temporary).with_context(|| path.display().to_string())?;
-    let mode = if rustix::process::geteuid().is_root() { 0o666 } else { 0o600 };
+    let socket = UnixListener::bind(&temporary).with_context(|| path.display().to_string())?;
+    let mode = if rustix::process::geteuid().is_root() {
+        0o666
+    } else {
+        0o600
+    };
     fs::set_permissions(&temporary, Permissions::from_mode(mode))?;
     rustix::net::listen(&socket, 4096)?;
     fs::rename(&temporary, path)?;
@@ -201,7 +221,9 @@ async fn serve_socket(
         if open.get() > 0 || !engine.is_idle() {
             quiet_since = Instant::now();
         } else if quiet_since.elapsed() >= idle {
-            let Some(path) = &listening.path else { return Ok(()) };
+            let Some(path) = &listening.path else {
+                return Ok(());
+            };
             match last_look(&listener, path)? {
                 None => return Ok(()),
                 Some(stream) => {

@@ -13,12 +13,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use virtdisk::Code;
 use virtdisk::frame::{
     AttachReply, AttachRequest, AttachedDisk, CreateRequest, DetachReply, DetachRequest,
     EmptyRequest, Failure, Holder, Information, ListReply, OpenAttachedRequest, OpenReply,
     OpenRequest, PathReply,
 };
-use virtdisk::Code;
 use zlink::connection::socket::FetchPeerCredentials;
 use zlink::{ReadyListener, Server};
 
@@ -46,8 +46,18 @@ pub enum SessionError {
 
 impl From<Failure> for SessionError {
     fn from(failure: Failure) -> Self {
-        let Failure { code, message, hint, holders } = failure;
-        Self::Failed { code, message, hint, holders }
+        let Failure {
+            code,
+            message,
+            hint,
+            holders,
+        } = failure;
+        Self::Failed {
+            code,
+            message,
+            hint,
+            holders,
+        }
     }
 }
 
@@ -86,7 +96,11 @@ impl Session {
             Ok(answer) => answer.map_err(SessionError::from),
             Err(error) => {
                 tracing::error!("a call broke: {error}");
-                Err(fail(Code::ERROR_GEN_FAILURE, "the service broke while doing this").into())
+                Err(fail(
+                    Code::ERROR_GEN_FAILURE,
+                    "the service broke while doing this",
+                )
+                .into())
             }
         }
     }
@@ -140,7 +154,9 @@ impl Session {
     ) -> Result<OpenReply, SessionError> {
         self.refuse_second()?;
         let fd = one(fds)?;
-        let (handle, reply) = self.block(move |engine, _| engine.open(&request, fd)).await?;
+        let (handle, reply) = self
+            .block(move |engine, _| engine.open(&request, fd))
+            .await?;
         self.handle = Some(handle);
         Ok(reply)
     }
@@ -150,8 +166,9 @@ impl Session {
         request: OpenAttachedRequest,
     ) -> Result<OpenReply, SessionError> {
         self.refuse_second()?;
-        let (handle, reply) =
-            self.block(move |engine, caller| engine.open_attached(caller, &request)).await?;
+        let (handle, reply) = self
+            .block(move |engine, caller| engine.open_attached(caller, &request))
+            .await?;
         self.handle = Some(handle);
         Ok(reply)
     }
@@ -163,7 +180,9 @@ impl Session {
     ) -> Result<OpenReply, SessionError> {
         self.refuse_second()?;
         let fd = one(fds)?;
-        let (handle, reply) = self.block(move |engine, _| engine.create(&request, fd)).await?;
+        let (handle, reply) = self
+            .block(move |engine, _| engine.create(&request, fd))
+            .await?;
         self.handle = Some(handle);
         Ok(reply)
     }
@@ -177,8 +196,9 @@ impl Session {
             Ok(handle) => handle,
             Err(error) => return (Err(error), Vec::new()),
         };
-        let made =
-            self.block(move |engine, caller| engine.attach(caller, handle, &request)).await;
+        let made = self
+            .block(move |engine, caller| engine.attach(caller, handle, &request))
+            .await;
         match made {
             Ok((reply, raw)) => (Ok(reply), raw.into_iter().collect()),
             Err(error) => (Err(error), Vec::new()),
@@ -187,7 +207,8 @@ impl Session {
 
     async fn detach(&mut self, request: DetachRequest) -> Result<DetachReply, SessionError> {
         let handle = self.handle()?;
-        self.block(move |engine, caller| engine.detach(caller, handle, &request)).await
+        self.block(move |engine, caller| engine.detach(caller, handle, &request))
+            .await
     }
 
     async fn get_physical_path(
@@ -196,7 +217,8 @@ impl Session {
     ) -> Result<PathReply, SessionError> {
         let _ = request;
         let handle = self.handle()?;
-        self.block(move |engine, _| engine.physical_path(handle)).await
+        self.block(move |engine, _| engine.physical_path(handle))
+            .await
     }
 
     async fn get_information(
@@ -205,12 +227,14 @@ impl Session {
     ) -> Result<Information, SessionError> {
         let _ = request;
         let handle = self.handle()?;
-        self.block(move |engine, _| engine.information(handle)).await
+        self.block(move |engine, _| engine.information(handle))
+            .await
     }
 
     async fn list_attached(&mut self, request: EmptyRequest) -> Result<ListReply, SessionError> {
         let _ = request;
-        self.block(move |engine, caller| Ok(engine.list(caller))).await
+        self.block(move |engine, caller| Ok(engine.list(caller)))
+            .await
     }
 }
 
@@ -229,14 +253,26 @@ pub async fn serve(engine: Arc<Engine>, stream: UnixStream) -> anyhow::Result<()
     let alive = || pidfd.is_none_or(is_alive);
     let pid = peer.process_id().as_raw_nonzero().get();
     let caller = Caller::new(peer.unix_user_id().as_raw(), &gids, pid, alive);
-    let session = Session { engine, caller, handle: None };
-    Server::new(ReadyListener::new(Limited::new(stream)), session).run().await?;
+    let session = Session {
+        engine,
+        caller,
+        handle: None,
+    };
+    Server::new(ReadyListener::new(Limited::new(stream)), session)
+        .run()
+        .await?;
     Ok(())
 }
 
 /// A pidfd becomes readable when its process has ended.
 fn is_alive(pidfd: std::os::fd::BorrowedFd<'_>) -> bool {
-    let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [rustix::event::PollFd::new(
+        &pidfd,
+        rustix::event::PollFlags::IN,
+    )];
+    let now = rustix::time::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(0))
 }

@@ -34,7 +34,12 @@ pub fn run() -> anyhow::Result<()> {
         tracing::debug!("not marked as an I/O flusher: {error}");
     }
     sandbox::enter()?;
-    Worker { link: Some(link), open: None, serving: None }.run()
+    Worker {
+        link: Some(link),
+        open: None,
+        serving: None,
+    }
+    .run()
 }
 
 /// What a worker holds.
@@ -79,7 +84,9 @@ impl Worker {
             };
             let last = matches!(question, Question::Close);
             let answer = self.answer(question, fds).unwrap_or_else(Answer::Refused);
-            let Some(link) = &self.link else { return Ok(()) };
+            let Some(link) = &self.link else {
+                return Ok(());
+            };
             // A broker that died meanwhile is noticed by the next receive.
             let _ = packet::send(link.as_fd(), &answer, &[]);
             if last {
@@ -90,7 +97,9 @@ impl Worker {
 
     /// Waits for the next broker, or for the end of what is served.
     fn wait_for_broker(&mut self) -> io::Result<Option<OwnedFd>> {
-        let (Some(serving), Some(image)) = (&self.serving, &self.open) else { return Ok(None) };
+        let (Some(serving), Some(image)) = (&self.serving, &self.open) else {
+            return Ok(None);
+        };
         loop {
             if serving.threads.is_finished() {
                 return Ok(None);
@@ -100,10 +109,8 @@ impl Worker {
                 Err(e) if e.kind() == io::ErrorKind::TimedOut => continue,
                 other => other?,
             }
-            let link = rustix::net::accept_with(
-                &serving.listener,
-                rustix::net::SocketFlags::CLOEXEC,
-            )?;
+            let link =
+                rustix::net::accept_with(&serving.listener, rustix::net::SocketFlags::CLOEXEC)?;
             let own = rustix::process::geteuid();
             let peer = rustix::net::sockopt::socket_peercred(&link)?;
             if peer.uid != own {
@@ -137,8 +144,18 @@ impl Worker {
                 let listener = take(&mut fds)?;
                 self.serve(asked, connection, listener)
             }
-            Question::Validate => self.image()?.disk.validate().map_err(|e| refusal(&e)).map(done),
-            Question::Flush => self.image()?.disk.flush().map_err(|e| refusal(&e)).map(done),
+            Question::Validate => self
+                .image()?
+                .disk
+                .validate()
+                .map_err(|e| refusal(&e))
+                .map(done),
+            Question::Flush => self
+                .image()?
+                .disk
+                .flush()
+                .map_err(|e| refusal(&e))
+                .map(done),
             Question::Physical => self.physical(),
             Question::Close => self.close(),
         }
@@ -156,7 +173,12 @@ impl Worker {
         };
         let disk = Disk::open(file, &asked.name, &options).map_err(|e| refusal(&e))?;
         let facts = ImageFacts::new(disk.facts(), disk.direct());
-        self.open = Some(OpenImage { disk, file: copy, asked, facts: facts.clone() });
+        self.open = Some(OpenImage {
+            disk,
+            file: copy,
+            asked,
+            facts: facts.clone(),
+        });
         Ok(Answer::Facts(facts))
     }
 
@@ -165,7 +187,11 @@ impl Worker {
         let found = partition::read(&self.image()?.disk).map_err(|e| refusal(&e))?;
         let entries = found
             .iter()
-            .map(|p| PartitionEntry { number: p.number, offset: p.offset, length: p.len })
+            .map(|p| PartitionEntry {
+                number: p.number,
+                offset: p.offset,
+                length: p.len,
+            })
             .collect();
         Ok(Answer::Partitions(entries))
     }
@@ -199,7 +225,12 @@ impl Worker {
                 }
             })
             .map_err(|e| trouble(&name, &e))?;
-        self.serving = Some(Serving { threads, connection, listener, asked });
+        self.serving = Some(Serving {
+            threads,
+            connection,
+            listener,
+            asked,
+        });
         Ok(Answer::Done)
     }
 
@@ -251,7 +282,11 @@ fn create(asked: &Create, fd: OwnedFd) -> Result<Answer, Refusal> {
         .map_or(0, |d| d.as_secs());
     let options = CreateOptions {
         format,
-        kind: if asked.fixed { Kind::Fixed } else { Kind::Dynamic },
+        kind: if asked.fixed {
+            Kind::Fixed
+        } else {
+            Kind::Dynamic
+        },
         virtual_size: asked.virtual_size,
         block_size: asked.block_size,
         identifier: (!asked.identifier.is_nil()).then_some(asked.identifier),
@@ -286,7 +321,10 @@ fn refusal(error: &virtdisk_disk::Error) -> Refusal {
         message = format!("{message}: {cause}");
         source = cause.source();
     }
-    Refusal { code: code_of_kind(error.kind()).0, message }
+    Refusal {
+        code: code_of_kind(error.kind()).0,
+        message,
+    }
 }
 
 /// A refusal from what the operating system says.

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::Duration;
 
 use virtdisk::Code;
@@ -61,6 +61,7 @@ impl WorkerLink {
             .arg("worker")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
+            .stderr(crate::log::for_worker())
             .current_dir("/")
             .spawn()?;
         Ok((Self::over(ours, child.id()), child))
@@ -76,7 +77,10 @@ impl WorkerLink {
             Some((introduction, fds)) if fds.len() == 3 => {
                 Ok((Self::over(link, introduction.pid), introduction, fds))
             }
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "no introduction")),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "no introduction",
+            )),
         }
     }
 
@@ -84,7 +88,12 @@ impl WorkerLink {
     fn over(link: OwnedFd, pid: u32) -> Self {
         let (sender, receiver) = channel();
         let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
-        Self { link, pid, generation, end: (Some(sender), receiver) }
+        Self {
+            link,
+            pid,
+            generation,
+            end: (Some(sender), receiver),
+        }
     }
 
     /// Which worker this is.
@@ -112,6 +121,11 @@ impl WorkerLink {
         };
         let thread = std::thread::Builder::new().name("worker-watch".into());
         thread.stack_size(128 * 1024).spawn(wait).map(drop)
+    }
+
+    /// Has the worker ended, and is it reaped?
+    pub fn has_ended(&self) -> bool {
+        self.end.1.try_recv() == Err(TryRecvError::Disconnected)
     }
 
     /// Waits until the worker, which was closed or killed, has ended.
@@ -170,7 +184,9 @@ impl WorkerLink {
 
     /// Kills the worker.
     pub fn kill(&self) {
-        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = i32::try_from(self.pid)
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
         if let Some(pid) = pid {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }

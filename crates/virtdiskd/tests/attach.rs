@@ -28,7 +28,12 @@ fn a_created_handle_attaches_and_knows_its_path() {
     assert_eq!(disk.physical_path().unwrap_err().code().0, 55);
     let device = attach_permanent(&disk).device;
     assert_eq!(disk.physical_path().unwrap(), device);
-    assert!(device.to_str().unwrap().ends_with(|c: char| c.is_ascii_digit()));
+    assert!(
+        device
+            .to_str()
+            .unwrap()
+            .ends_with(|c: char| c.is_ascii_digit())
+    );
     assert!(disk.information().unwrap().is_loaded);
 }
 
@@ -38,11 +43,17 @@ fn unknown_flags_and_provider_flags_are_wrong() {
     let host = host!();
     let disk = host.dynamic("a.vhd", 8 * MIB);
     assert_eq!(refused(&disk, AttachFlags::from_bits_retain(0x800)), 87);
-    let options = AttachOptions { provider_flags: 1, ..AttachOptions::default() };
+    let options = AttachOptions {
+        provider_flags: 1,
+        ..AttachOptions::default()
+    };
     assert_eq!(disk.attach(&options).unwrap_err().code().0, 87);
     // R-ATT-3
     let options = AttachOptions {
-        parameters: AttachParameters::V2 { restricted_offset: 0, restricted_length: 0 },
+        parameters: AttachParameters::V2 {
+            restricted_offset: 0,
+            restricted_length: 0,
+        },
         ..AttachOptions::default()
     };
     disk.attach(&options).unwrap();
@@ -55,7 +66,10 @@ fn the_right_decides_how_a_disk_may_be_attached() {
     drop(host.dynamic("a.vhd", 8 * MIB));
     let read = host.open("a.vhd", AccessMask::READ).unwrap();
     assert_eq!(refused(&read, AttachFlags::NONE), 5);
-    let device = read.attach(&attach_with(AttachFlags::READ_ONLY)).unwrap().device;
+    let device = read
+        .attach(&attach_with(AttachFlags::READ_ONLY))
+        .unwrap()
+        .device;
     // R-ATT-21
     let writer = File::options().write(true).open(&device);
     let failed = writer.and_then(|f| f.write_all_at(&[1; 512], 0).and_then(|()| f.sync_all()));
@@ -81,7 +95,9 @@ fn version_2_handles_are_limited_by_their_booleans() {
     drop(host.dynamic("a.vhd", 8 * MIB));
     let read_only = host.open_v2("a.vhd", true).unwrap();
     assert_eq!(refused(&read_only, AttachFlags::NONE), 5);
-    read_only.attach(&attach_with(AttachFlags::READ_ONLY)).unwrap();
+    read_only
+        .attach(&attach_with(AttachFlags::READ_ONLY))
+        .unwrap();
     let info = OpenOptions {
         parameters: OpenParameters::V2 {
             get_info_only: true,
@@ -106,7 +122,11 @@ fn an_iso_is_attached_read_only_or_not_at_all() {
     run(
         "xorriso",
         &[
-            "-as", "mkisofs", "-quiet", "-o", image.to_str().unwrap(),
+            "-as",
+            "mkisofs",
+            "-quiet",
+            "-o",
+            image.to_str().unwrap(),
             host.path("tree").to_str().unwrap(),
         ],
     );
@@ -114,7 +134,10 @@ fn an_iso_is_attached_read_only_or_not_at_all() {
     assert_eq!(refused(&disk, AttachFlags::NONE), 87);
     let both = AttachFlags::READ_ONLY | AttachFlags::NO_LOCAL_HOST;
     assert_eq!(refused(&disk, both), 87);
-    let device = disk.attach(&attach_with(AttachFlags::READ_ONLY)).unwrap().device;
+    let device = disk
+        .attach(&attach_with(AttachFlags::READ_ONLY))
+        .unwrap()
+        .device;
     assert_eq!(sha256(&device), sha256(&image));
     let name = device.file_name().unwrap().to_str().unwrap().to_owned();
     let sector = fs::read_to_string(format!("/sys/block/{name}/queue/logical_block_size"));
@@ -139,11 +162,29 @@ fn an_iso_with_a_cut_tail_is_padded_with_zeros() {
     fs::write(host.path("tree/hello.txt"), vec![b'x'; 100_000]).unwrap();
     let image = host.path("a.iso");
     let (tree, out) = (host.path("tree"), image.to_str().unwrap());
-    run("xorriso", &["-as", "mkisofs", "-quiet", "-o", out, tree.to_str().unwrap()]);
+    run(
+        "xorriso",
+        &[
+            "-as",
+            "mkisofs",
+            "-quiet",
+            "-o",
+            out,
+            tree.to_str().unwrap(),
+        ],
+    );
     let length = fs::metadata(&image).unwrap().len() - 1000;
-    File::options().write(true).open(&image).unwrap().set_len(length).unwrap();
+    File::options()
+        .write(true)
+        .open(&image)
+        .unwrap()
+        .set_len(length)
+        .unwrap();
     let disk = host.open("a.iso", AccessMask::READ).unwrap();
-    let device = disk.attach(&attach_with(AttachFlags::READ_ONLY)).unwrap().device;
+    let device = disk
+        .attach(&attach_with(AttachFlags::READ_ONLY))
+        .unwrap()
+        .device;
     let shown = fs::read(&device).unwrap();
     let mut expected = fs::read(&image).unwrap();
     expected.resize(expected.len().next_multiple_of(2048), 0);
@@ -180,7 +221,11 @@ fn the_node_gets_the_owner_and_mode_of_the_image_file() {
         .spawn()
         .and_then(|mut child| {
             use std::io::Write;
-            child.stdin.take().unwrap().write_all(b"label: dos\n,4M\n,8M\n")?;
+            child
+                .stdin
+                .take()
+                .unwrap()
+                .write_all(b"label: dos\n,4M\n,8M\n")?;
             child.wait()
         });
     script.unwrap();
@@ -231,7 +276,10 @@ fn a_restricted_range_shows_only_its_bytes() {
             let code = disk.attach(&range(offset, length)).unwrap_err().code().0;
             assert_eq!(code, 87, "{name} {offset}+{length}");
         }
-        let device = disk.attach(&range(3 * MIB - 512, MIB + 1024)).unwrap().device;
+        let device = disk
+            .attach(&range(3 * MIB - 512, MIB + 1024))
+            .unwrap()
+            .device;
         let shown = fs::read(&device).unwrap();
         assert_eq!(shown.len() as u64, MIB + 1024);
         assert!(shown[..512].iter().all(|b| *b == 0));
@@ -245,7 +293,11 @@ fn a_restricted_range_shows_only_its_bytes() {
 fn flags_without_a_meaning_on_linux_are_not_supported() {
     let host = host!();
     let disk = host.dynamic("a.vhd", 8 * MIB);
-    for flags in [AttachFlags::AT_BOOT, AttachFlags::SINGLE_PARTITION, AttachFlags::NON_PNP] {
+    for flags in [
+        AttachFlags::AT_BOOT,
+        AttachFlags::SINGLE_PARTITION,
+        AttachFlags::NON_PNP,
+    ] {
         assert_eq!(refused(&disk, flags), 50);
     }
     assert!(host.attached().is_empty());
@@ -255,9 +307,10 @@ fn flags_without_a_meaning_on_linux_are_not_supported() {
 #[test]
 fn the_death_of_the_owner_detaches_or_leaves_a_permanent_disk() {
     let host = host!();
-    for (flags, stays) in
-        [(AttachFlags::NONE, false), (AttachFlags::PERMANENT_LIFETIME, true)]
-    {
+    for (flags, stays) in [
+        (AttachFlags::NONE, false),
+        (AttachFlags::PERMANENT_LIFETIME, true),
+    ] {
         let name = format!("{stays}.vhd");
         drop(host.dynamic(&name, 8 * MIB));
         let child = std::process::Command::new(std::env::current_exe().unwrap())
@@ -284,12 +337,20 @@ fn the_death_of_the_owner_detaches_or_leaves_a_permanent_disk() {
 /// Run by the test above, and killed.
 #[test]
 fn attach_and_wait() {
-    let Some(run) = std::env::var_os("VIRTDISKD_TEST_RUN") else { return };
+    let Some(run) = std::env::var_os("VIRTDISKD_TEST_RUN") else {
+        return;
+    };
     let image = std::env::var_os("VIRTDISKD_TEST_IMAGE").unwrap();
-    let flags = std::env::var("VIRTDISKD_TEST_FLAGS").unwrap().parse().unwrap();
+    let flags = std::env::var("VIRTDISKD_TEST_FLAGS")
+        .unwrap()
+        .parse()
+        .unwrap();
     let service = virtdisk::Service::at(Path::new(&run));
-    let disk = service.open(&image, &OpenOptions::with_access(AccessMask::ALL)).unwrap();
-    disk.attach(&attach_with(AttachFlags::from_bits_retain(flags))).unwrap();
+    let disk = service
+        .open(&image, &OpenOptions::with_access(AccessMask::ALL))
+        .unwrap();
+    disk.attach(&attach_with(AttachFlags::from_bits_retain(flags)))
+        .unwrap();
     std::thread::sleep(std::time::Duration::from_secs(60));
 }
 
@@ -299,7 +360,9 @@ fn handles_share_a_disk_by_the_rules() {
     let host = host!();
     drop(host.dynamic("a.vhd", 8 * MIB));
     let code = |access| host.open("a.vhd", access).err().map_or(0, |e| e.code().0);
-    let quiet = host.open("a.vhd", AccessMask::GET_INFO | AccessMask::DETACH).unwrap();
+    let quiet = host
+        .open("a.vhd", AccessMask::GET_INFO | AccessMask::DETACH)
+        .unwrap();
     assert_eq!(code(AccessMask::ALL), 0);
     let all = host.open("a.vhd", AccessMask::ALL);
     // The handle of the line before may still be closing.
@@ -365,7 +428,8 @@ fn qemu_and_the_service_refuse_each_others_images() {
         .unwrap();
     let refused = (0..200).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(10));
-        host.open("a.vhd", AccessMask::ALL).is_err_and(|e| e.code().0 == 32)
+        host.open("a.vhd", AccessMask::ALL)
+            .is_err_and(|e| e.code().0 == 32)
     });
     drop(qemu.stdin.take());
     qemu.wait().unwrap();
@@ -381,15 +445,25 @@ fn a_forced_format_is_the_real_one_or_refused() {
         storage_type,
         ..OpenOptions::with_access(AccessMask::READ)
     };
-    let open = |storage_type| host.service().open(host.path("a.vhd"), &as_type(storage_type));
-    assert_eq!(open(StorageType::UNKNOWN).unwrap().storage_type(), Some(StorageType::VHD));
+    let open = |storage_type| {
+        host.service()
+            .open(host.path("a.vhd"), &as_type(storage_type))
+    };
+    assert_eq!(
+        open(StorageType::UNKNOWN).unwrap().storage_type(),
+        Some(StorageType::VHD)
+    );
     wait_for("the handle to close", || open(StorageType::VHD).is_ok());
-    wait_for("the handle to close", || host.open("a.vhd", AccessMask::ALL).is_ok());
+    wait_for("the handle to close", || {
+        host.open("a.vhd", AccessMask::ALL).is_ok()
+    });
     for wrong in [StorageType::ISO, StorageType::VHDX] {
         assert!(open(wrong).is_err());
     }
     fs::write(host.path("noise.vhd"), vec![0x5A; 1 << 20]).unwrap();
-    let error = host.service().open(host.path("noise.vhd"), &as_type(StorageType::VHD));
+    let error = host
+        .service()
+        .open(host.path("noise.vhd"), &as_type(StorageType::VHD));
     assert_eq!(error.unwrap_err().code().0, 0xC03A_0001);
 }
 
@@ -402,7 +476,10 @@ fn the_list_names_image_files_in_order_of_attachment() {
     let disks: Vec<_> = names.iter().map(|n| host.dynamic(n, 8 * MIB)).collect();
     disks.iter().for_each(|d| drop(attach_permanent(d)));
     let listed: Vec<_> = host.attached().iter().map(|d| d.file.clone()).collect();
-    let expected: Vec<_> = names.iter().map(|n| host.path(n).display().to_string()).collect();
+    let expected: Vec<_> = names
+        .iter()
+        .map(|n| host.path(n).display().to_string())
+        .collect();
     assert_eq!(listed, expected);
 }
 
@@ -420,7 +497,8 @@ fn a_device_freed_by_somebody_else_leaves_the_list() {
         run("losetup", &["-d", device.to_str().unwrap()]);
         wait_for("the list to notice", || host.attached().is_empty());
         wait_for("the state to notice", || {
-            disk.detach(DetachFlags::NONE).is_err_and(|e| e.code().0 == 21)
+            disk.detach(DetachFlags::NONE)
+                .is_err_and(|e| e.code().0 == 21)
         });
         attach_permanent(&disk);
         assert!(disk.detach(DetachFlags::NONE).unwrap().gone);

@@ -26,7 +26,12 @@ fn options(size: u64, block_size: u32, flags: CreateFlags) -> CreateOptions {
 
 /// Code of a failed create, after which no file may be left.
 fn refused(host: &Host, name: &str, options: &CreateOptions) -> u32 {
-    let code = host.service().create(host.path(name), options).unwrap_err().code().0;
+    let code = host
+        .service()
+        .create(host.path(name), options)
+        .unwrap_err()
+        .code()
+        .0;
     assert!(!host.path(name).exists(), "a file is left after {code}");
     code
 }
@@ -36,14 +41,26 @@ fn refused(host: &Host, name: &str, options: &CreateOptions) -> u32 {
 fn wrong_arguments_are_87_and_leave_no_file() {
     let host = host!();
     let none = CreateFlags::NONE;
-    assert_eq!(refused(&host, "a.vhd", &options(3 * MIB - 512, 0, none)), 87);
+    assert_eq!(
+        refused(&host, "a.vhd", &options(3 * MIB - 512, 0, none)),
+        87
+    );
     assert_eq!(refused(&host, "a.vhd", &options(8 * MIB + 1, 0, none)), 87);
-    assert_eq!(refused(&host, "a.vhd", &options(8 * MIB, 0x10_0000, none)), 87);
+    assert_eq!(
+        refused(&host, "a.vhd", &options(8 * MIB, 0x10_0000, none)),
+        87
+    );
     let fixed = CreateFlags::FULL_PHYSICAL_ALLOCATION;
-    assert_eq!(refused(&host, "a.vhd", &options(8 * MIB, 0x20_0000, fixed)), 87);
+    assert_eq!(
+        refused(&host, "a.vhd", &options(8 * MIB, 0x20_0000, fixed)),
+        87
+    );
     let unknown = CreateFlags::from_bits_retain(0x8000);
     assert_eq!(refused(&host, "a.vhd", &options(8 * MIB, 0, unknown)), 87);
-    let masked = CreateOptions { access: AccessMask::CREATE, ..options(8 * MIB, 0, none) };
+    let masked = CreateOptions {
+        access: AccessMask::CREATE,
+        ..options(8 * MIB, 0, none)
+    };
     assert_eq!(refused(&host, "a.vhd", &masked), 87);
 }
 
@@ -51,8 +68,9 @@ fn wrong_arguments_are_87_and_leave_no_file() {
 #[test]
 fn sizes_are_kept_exactly_and_defaults_are_windows() {
     let host = host!();
-    for (index, size) in
-        [3 * MIB, 0x0301_0200, 0x0301_0400, 0x0081_0400, 100 << 30].into_iter().enumerate()
+    for (index, size) in [3 * MIB, 0x0301_0200, 0x0301_0400, 0x0081_0400, 100 << 30]
+        .into_iter()
+        .enumerate()
     {
         let disk = host.dynamic(&format!("{index}.vhd"), size);
         let facts = disk.information().unwrap();
@@ -73,7 +91,10 @@ fn a_fixed_image_has_all_its_space() {
     let host = host!();
     let disk = host.create("a.vhd", 8 * MIB, CreateFlags::FULL_PHYSICAL_ALLOCATION);
     let facts = disk.information().unwrap();
-    assert_eq!((facts.kind.as_str(), facts.subtype, facts.block_size), ("fixed", 2, 0));
+    assert_eq!(
+        (facts.kind.as_str(), facts.subtype, facts.block_size),
+        ("fixed", 2, 0)
+    );
     assert!(facts.physical_size >= 8 * MIB && facts.allocated_size >= 8 * MIB);
     let sparse = CreateFlags::FULL_PHYSICAL_ALLOCATION | CreateFlags::SPARSE_FILE;
     let disk = host.create("b.vhd", 8 * MIB, sparse);
@@ -85,10 +106,9 @@ fn a_fixed_image_has_all_its_space() {
 fn an_existing_file_is_never_touched() {
     let host = host!();
     fs::write(host.path("a.vhd"), "precious").unwrap();
-    let answer = host.service().create(
-        host.path("a.vhd"),
-        &options(8 * MIB, 0, CreateFlags::NONE),
-    );
+    let answer = host
+        .service()
+        .create(host.path("a.vhd"), &options(8 * MIB, 0, CreateFlags::NONE));
     assert_eq!(answer.unwrap_err().code().0, 80);
     assert_eq!(fs::read(host.path("a.vhd")).unwrap(), b"precious");
 }
@@ -102,7 +122,10 @@ fn the_callers_identifier_is_kept_and_copies_share_it() {
     with_id.parameters.unique_id = id;
     let disk = host.service().create(host.path("a.vhd"), &with_id).unwrap();
     let facts = disk.information().unwrap();
-    assert_eq!((facts.identifier, facts.block_size), (id.to_string(), 0x8_0000));
+    assert_eq!(
+        (facts.identifier, facts.block_size),
+        (id.to_string(), 0x8_0000)
+    );
     drop(disk);
     fs::copy(host.path("a.vhd"), host.path("b.vhd")).unwrap();
     let copy = host.open("b.vhd", AccessMask::GET_INFO).unwrap();
@@ -114,7 +137,10 @@ fn the_callers_identifier_is_kept_and_copies_share_it() {
 fn the_type_or_the_extension_decides_the_format() {
     let host = host!();
     let none = CreateFlags::NONE;
-    assert_eq!(refused(&host, "a.doc", &options(8 * MIB, 0, none)), 0xC03A_0014);
+    assert_eq!(
+        refused(&host, "a.doc", &options(8 * MIB, 0, none)),
+        0xC03A_0014
+    );
     let code = refused(&host, "a.iso", &options(8 * MIB, 0, none));
     assert!(matches!(code, 50 | 87), "{code}");
     let mut foreign = options(8 * MIB, 0, none);
@@ -124,11 +150,17 @@ fn the_type_or_the_extension_decides_the_format() {
     first.parameters.version = CreateVersion::V1;
     first.access = AccessMask::ALL;
     first.storage_type = StorageType::VHD;
-    let disk = host.service().create(host.path("named.bin"), &first).unwrap();
+    let disk = host
+        .service()
+        .create(host.path("named.bin"), &first)
+        .unwrap();
     assert_eq!(disk.information().unwrap().format, "vhd");
     let raw = host.create("a.img", 8 * MIB, none);
     let facts = raw.information().unwrap();
-    assert_eq!((facts.format.as_str(), facts.kind.as_str()), ("raw", "fixed"));
+    assert_eq!(
+        (facts.format.as_str(), facts.kind.as_str()),
+        ("raw", "fixed")
+    );
     assert_eq!(raw.storage_type(), Some(StorageType::RAW));
 }
 

@@ -23,11 +23,16 @@ fn kill(pid: i32) {
 /// A fio job that writes and verifies a device.
 fn fio(device: &Path, extra: &[&str]) -> Command {
     let mut fio = Command::new("fio");
-    fio.args(["--name=job", "--direct=1", "--ioengine=libaio", "--verify=crc32c"])
-        .args(["--verify_fatal=1", "--output-format=terse"])
-        .arg(format!("--filename={}", device.display()))
-        .args(extra)
-        .stdout(Stdio::null());
+    fio.args([
+        "--name=job",
+        "--direct=1",
+        "--ioengine=libaio",
+        "--verify=crc32c",
+    ])
+    .args(["--verify_fatal=1", "--output-format=terse"])
+    .arg(format!("--filename={}", device.display()))
+    .args(extra)
+    .stdout(Stdio::null());
     fio
 }
 
@@ -76,13 +81,19 @@ fn a_worker_killed_again_and_again_loses_nothing() {
         host.open("a.vhd", AccessMask::READ)
     });
     let again = again.unwrap();
-    let device = again.attach(&attach_with(AttachFlags::READ_ONLY)).unwrap().device;
+    let device = again
+        .attach(&attach_with(AttachFlags::READ_ONLY))
+        .unwrap()
+        .device;
     assert_eq!(sha256(&device), seen);
     assert!(again.detach(DetachFlags::NONE).unwrap().gone);
     drop(again);
     let (image, raw) = (host.path("a.vhd"), host.path("a.raw"));
     let (image, raw_name) = (image.to_str().unwrap(), raw.to_str().unwrap());
-    run("qemu-img", &["convert", "-U", "-f", "vpc", "-O", "raw", image, raw_name]);
+    run(
+        "qemu-img",
+        &["convert", "-U", "-f", "vpc", "-O", "raw", image, raw_name],
+    );
     // qemu takes the size from the geometry; what it reads of the disk must be the same.
     let length = std::fs::metadata(&raw).unwrap().len().min(96 * MIB);
     let ours = read_device_of(&host, length);
@@ -98,7 +109,10 @@ fn read_device_of(host: &Host, length: u64) -> Vec<u8> {
         found.is_some()
     });
     let disk = found.unwrap();
-    let device = disk.attach(&attach_with(AttachFlags::READ_ONLY)).unwrap().device;
+    let device = disk
+        .attach(&attach_with(AttachFlags::READ_ONLY))
+        .unwrap()
+        .device;
     read_device(&device, usize::try_from(length).unwrap(), 0)
 }
 
@@ -117,7 +131,9 @@ fn the_next_broker_adopts_what_is_attached() {
         devices.push((name, device));
     }
     for round in 0..3 {
-        wait_for("handles to close", || host.attached().iter().all(|d| d.handles == 0));
+        wait_for("handles to close", || {
+            host.attached().iter().all(|d| d.handles == 0)
+        });
         host.kill_broker();
         for (name, device) in &devices {
             // Nobody but the worker is there now.
@@ -150,7 +166,10 @@ fn the_next_broker_adopts_what_is_attached() {
             found.is_some()
         });
         let disk = found.unwrap();
-        let device = disk.attach(&attach_with(AttachFlags::READ_ONLY)).unwrap().device;
+        let device = disk
+            .attach(&attach_with(AttachFlags::READ_ONLY))
+            .unwrap()
+            .device;
         assert_eq!(read_device(&device, name.len(), 5 * MIB), name.as_bytes());
     }
 }
@@ -160,11 +179,18 @@ fn orphans(host: &Host) -> Vec<i32> {
     let folder = host.path("").display().to_string();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|n| n.parse::<i32>().ok())
+        else {
             continue;
         };
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let fds = std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .into_iter()
+            .flatten()
+            .flatten();
         let mut targets = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok());
         if line.starts_with(b"virtdiskd\0worker")
             && targets.any(|t| t.to_string_lossy().starts_with(&folder))
@@ -198,7 +224,10 @@ fn read_device_after(host: &Host) -> Vec<u8> {
         found.is_some()
     });
     let disk = found.unwrap();
-    let device = disk.attach(&attach_with(AttachFlags::READ_ONLY)).unwrap().device;
+    let device = disk
+        .attach(&attach_with(AttachFlags::READ_ONLY))
+        .unwrap()
+        .device;
     read_device(&device, 4096, MIB)
 }
 
@@ -242,7 +271,47 @@ fn a_full_host_disk_is_the_writers_error_alone() {
         found.is_some()
     });
     let disk = found.unwrap();
-    let device = disk.attach(&attach_with(AttachFlags::READ_ONLY)).unwrap().device;
+    let device = disk
+        .attach(&attach_with(AttachFlags::READ_ONLY))
+        .unwrap()
+        .device;
     assert_eq!(read_device(&device, 4096, 0), vec![1; 4096]);
     assert!(disk.detach(DetachFlags::NONE).unwrap().gone);
+}
+
+// The worst moment: the worker dies while detach waits for the device, which waits for it.
+#[test]
+fn a_worker_killed_during_detach_does_not_stop_it() {
+    let host = host!();
+    for round in 0..4_u8 {
+        let name = format!("{round}.vhd");
+        let disk = host.dynamic(&name, 64 * MIB);
+        let device = attach_permanent(&disk).device;
+        let pid = host.workers()[0];
+        let worker = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(worker, rustix::process::Signal::STOP).unwrap();
+        let file = File::options().write(true).open(&device).unwrap();
+        file.write_all_at(&vec![round + 1; 8 << 20], MIB).unwrap();
+        let killer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            kill(pid);
+        });
+        // Closing the last writer writes back too, so it has to happen beside the detach.
+        let closer = std::thread::spawn(move || drop(file));
+        let answer = loop {
+            match disk.detach(DetachFlags::NONE) {
+                Err(error) if error.code().0 == 170 => std::thread::yield_now(),
+                other => break other,
+            }
+        };
+        assert!(answer.unwrap().gone);
+        killer.join().unwrap();
+        closer.join().unwrap();
+        let device = disk
+            .attach(&attach_with(AttachFlags::READ_ONLY))
+            .unwrap()
+            .device;
+        assert_eq!(read_device(&device, 8 << 20, MIB), vec![round + 1; 8 << 20]);
+        assert!(disk.detach(DetachFlags::NONE).unwrap().gone);
+    }
 }

@@ -37,7 +37,11 @@ fn the_attaching_handle_detaches_every_format_and_may_attach_again() {
         for round in 0..3_u8 {
             let device = attach_permanent(&disk).device;
             let before = read_device(&device, 4096, 0);
-            assert_eq!(before, vec![if round == 0 { 0 } else { round }; 4096], "{name}");
+            assert_eq!(
+                before,
+                vec![if round == 0 { 0 } else { round }; 4096],
+                "{name}"
+            );
             write_device(&device, &[round + 1; 4096], 0);
             gone(&disk);
             assert!(!is_bound(&device), "{name}");
@@ -86,7 +90,10 @@ fn flags_are_refused_before_anything_else_is_looked_at() {
         assert_eq!(disk.detach(flags).unwrap_err().code().0, 87);
     }
     let device = attach_permanent(&disk).device;
-    let options = DetachOptions { provider_flags: 1, ..DetachOptions::default() };
+    let options = DetachOptions {
+        provider_flags: 1,
+        ..DetachOptions::default()
+    };
     assert_eq!(disk.detach_with(&options).unwrap_err().code().0, 87);
     assert!(is_bound(&device));
 }
@@ -99,7 +106,13 @@ fn a_connection_without_a_disk_is_no_handle() {
     let disk = VirtualDisk::from_fd(stream.into()).unwrap();
     assert_eq!(refused(&disk), 87);
     assert_eq!(disk.physical_path().unwrap_err().code().0, 87);
-    assert_eq!(disk.attach(&attach_with(AttachFlags::NONE)).unwrap_err().code().0, 87);
+    assert_eq!(
+        disk.attach(&attach_with(AttachFlags::NONE))
+            .unwrap_err()
+            .code()
+            .0,
+        87
+    );
 }
 
 // R-DET-9, R-HOST-1, R-HOST-2, R-OPEN-23
@@ -122,14 +135,22 @@ fn a_compressed_image_file_is_refused_unless_the_handle_supports_it() {
     };
     let disk = host.service().create(&image, &options).unwrap();
     let device = attach_permanent(&disk).device;
-    if !Command::new("chattr").arg("+c").arg(&image).status().unwrap().success() {
+    if !Command::new("chattr")
+        .arg("+c")
+        .arg(&image)
+        .status()
+        .unwrap()
+        .success()
+    {
         gone(&disk);
         virtdisk_testkit::skip!("this file system has no compression attribute");
     }
     assert_eq!(refused(&disk), 0xC03A_001A);
     assert!(is_bound(&device));
     drop(disk);
-    let opened = host.service().open(&image, &OpenOptions::with_access(AccessMask::READ));
+    let opened = host
+        .service()
+        .open(&image, &OpenOptions::with_access(AccessMask::READ));
     assert_eq!(opened.unwrap_err().code().0, 0xC03A_001A);
     let supporting = OpenOptions {
         flags: OpenFlags::SUPPORT_COMPRESSED_VOLUMES,
@@ -145,12 +166,16 @@ fn another_open_handle_keeps_the_disk_attached() {
     let host = host!();
     let disk = host.dynamic("a.vhd", 8 * MIB);
     let device = attach_permanent(&disk).device;
-    let other = host.open("a.vhd", AccessMask::GET_INFO | AccessMask::DETACH).unwrap();
+    let other = host
+        .open("a.vhd", AccessMask::GET_INFO | AccessMask::DETACH)
+        .unwrap();
     assert_eq!(refused(&disk), 32);
     assert_eq!(refused(&other), 32);
     assert!(is_bound(&device));
     drop(other);
-    wait_for("the other handle to close", || host.attached()[0].handles == 1);
+    wait_for("the other handle to close", || {
+        host.attached()[0].handles == 1
+    });
     gone(&disk);
     assert!(!is_bound(&device));
 }
@@ -160,7 +185,9 @@ fn another_open_handle_keeps_the_disk_attached() {
 fn a_fresh_handle_detaches_what_outlived_its_attaching_handle() {
     let host = host!();
     let device = attach_permanent(&host.dynamic("a.vhd", 8 * MIB)).device;
-    wait_for("the attaching handle to close", || host.attached()[0].handles == 0);
+    wait_for("the attaching handle to close", || {
+        host.attached()[0].handles == 0
+    });
     assert!(is_bound(&device));
     gone(&host.open("a.vhd", AccessMask::DETACH).unwrap());
     assert!(!is_bound(&device));
@@ -173,7 +200,9 @@ fn in_use_and_permanent_with_the_attaching_handle_closed_succeeds_and_drains() {
     let host = host!();
     let device = attach_permanent(&host.dynamic("a.vhd", 8 * MIB)).device;
     let holder = File::open(&device).unwrap();
-    let handle = host.open("a.vhd", AccessMask::DETACH | AccessMask::GET_INFO).unwrap();
+    let handle = host
+        .open("a.vhd", AccessMask::DETACH | AccessMask::GET_INFO)
+        .unwrap();
     let answer = handle.detach(DetachFlags::NONE).unwrap();
     assert!(!answer.gone);
     assert_eq!(answer.holders[0].pid, std::process::id());
@@ -198,10 +227,16 @@ fn in_use_is_busy_names_the_holder_and_changes_nothing() {
         let error = disk.detach(DetachFlags::NONE).unwrap_err();
         assert_eq!(error.code().0, 170);
         let process = &error.holders()[0];
-        assert_eq!((process.kind.as_str(), process.pid), ("process", std::process::id()));
+        assert_eq!(
+            (process.kind.as_str(), process.pid),
+            ("process", std::process::id())
+        );
         assert_eq!(process.node, device.to_str().unwrap());
         assert!(!process.command.is_empty());
-        let listed = host.attached().into_iter().find(|d| Path::new(&d.device) == device);
+        let listed = host
+            .attached()
+            .into_iter()
+            .find(|d| Path::new(&d.device) == device);
         let listed = listed.unwrap();
         assert_eq!(listed.state, "attached");
         assert_eq!(listed.permanent, flags == AttachFlags::PERMANENT_LIFETIME);
@@ -216,10 +251,16 @@ fn refuse_and_when_free_are_kept_apart() {
     let device = attach_permanent(&host.dynamic("a.vhd", 8 * MIB)).device;
     let holder = File::open(&device).unwrap();
     let handle = host.open("a.vhd", AccessMask::DETACH).unwrap();
-    let refuse = DetachOptions { in_use: InUse::Refuse, ..DetachOptions::default() };
+    let refuse = DetachOptions {
+        in_use: InUse::Refuse,
+        ..DetachOptions::default()
+    };
     assert_eq!(handle.detach_with(&refuse).unwrap_err().code().0, 170);
     assert!(host.attached()[0].permanent);
-    let when_free = DetachOptions { in_use: InUse::WhenFree, ..DetachOptions::default() };
+    let when_free = DetachOptions {
+        in_use: InUse::WhenFree,
+        ..DetachOptions::default()
+    };
     assert!(!handle.detach_with(&when_free).unwrap().gone);
     drop(holder);
     wait_for("the drained device to go", || !is_bound(&device));
@@ -233,7 +274,9 @@ fn the_last_handle_ends_an_attachment_that_is_not_permanent() {
     let device = disk.attach(&attach_with(AttachFlags::NONE)).unwrap().device;
     let other = host.open("a.vhd", AccessMask::GET_INFO).unwrap();
     drop(disk);
-    wait_for("the first handle to close", || host.attached()[0].handles == 1);
+    wait_for("the first handle to close", || {
+        host.attached()[0].handles == 1
+    });
     assert!(is_bound(&device));
     drop(other);
     wait_for("the device to go", || !is_bound(&device));
@@ -251,7 +294,10 @@ fn a_file_without_a_provider_has_no_handle_to_detach_with() {
         storage_type: virtdisk::StorageType::new(2, uuid::Uuid::from_u128(1)),
         ..OpenOptions::with_access(AccessMask::DETACH)
     };
-    let error = host.service().open(host.path("a.vhd"), &foreign).unwrap_err();
+    let error = host
+        .service()
+        .open(host.path("a.vhd"), &foreign)
+        .unwrap_err();
     assert_eq!(error.code().0, 0xC03A_0014);
     assert!(is_bound(&device));
 }
@@ -272,7 +318,10 @@ fn a_truncated_image_is_refused_with_the_formats_code() {
         let file = File::options().write(true).open(&path).unwrap();
         file.set_len(whole.len() as u64 - 512).unwrap();
         let code = refused(&disk);
-        assert!((0xC03A_0001..=0xC03A_0013).contains(&code), "{name}: {code:#x}");
+        assert!(
+            (0xC03A_0001..=0xC03A_0013).contains(&code),
+            "{name}: {code:#x}"
+        );
         assert!(is_bound(&device), "{name}");
         // Put back what was cut off: now it detaches.
         use std::os::unix::fs::FileExt;
@@ -296,7 +345,9 @@ fn what_is_not_attached_is_not_ready() {
     assert!(!disk.information().unwrap().is_loaded);
     assert!(host.attached().is_empty());
     drop(disk);
-    wait_for("the handle to close", || host.open("a.vhd", AccessMask::ALL).is_ok());
+    wait_for("the handle to close", || {
+        host.open("a.vhd", AccessMask::ALL).is_ok()
+    });
 }
 
 // R-DET-17, R-PRV-1, R-DET-18
@@ -307,7 +358,14 @@ fn without_the_privilege_or_the_right_to_the_file_it_stays_attached() {
     let device = attach_permanent(&host.dynamic("a.vhd", 8 * MIB)).device;
     // Everybody may get at the folder and the service; the file itself decides.
     let folder = host.path("");
-    run("chmod", &["755", folder.to_str().unwrap(), host.run().to_str().unwrap()]);
+    run(
+        "chmod",
+        &[
+            "755",
+            folder.to_str().unwrap(),
+            host.run().to_str().unwrap(),
+        ],
+    );
     let probe = |mode: &str| -> String {
         run("chmod", &[mode, host.path("a.vhd").to_str().unwrap()]);
         let output = Command::new("setpriv")
@@ -333,13 +391,17 @@ fn without_the_privilege_or_the_right_to_the_file_it_stays_attached() {
 /// Run by the test above as another user.
 #[test]
 fn as_somebody_else() {
-    let (Some(run), Some(image)) =
-        (std::env::var_os("VIRTDISKD_TEST_RUN"), std::env::var_os("VIRTDISKD_TEST_IMAGE"))
-    else {
+    let (Some(run), Some(image)) = (
+        std::env::var_os("VIRTDISKD_TEST_RUN"),
+        std::env::var_os("VIRTDISKD_TEST_IMAGE"),
+    ) else {
         return;
     };
     let service = virtdisk::Service::at(Path::new(&run));
-    match service.open(Path::new(&image), &OpenOptions::with_access(AccessMask::READ)) {
+    match service.open(
+        Path::new(&image),
+        &OpenOptions::with_access(AccessMask::READ),
+    ) {
         Ok(disk) => println!("CODE detach {}", refused(&disk)),
         Err(error) => println!("CODE open {}", error.code().0),
     }
@@ -359,15 +421,26 @@ fn after_success_nothing_is_left_and_the_data_are_in_the_file() {
     drop(file);
     gone(&disk);
     assert!(!is_bound(&device));
-    assert!(host.workers().is_empty(), "no worker serves a detached disk");
+    assert!(
+        host.workers().is_empty(),
+        "no worker serves a detached disk"
+    );
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(" - fuse"), "{mounts}");
     drop(disk);
     // A second reader agrees.
     need_tool!("qemu-img");
     let raw = host.path("a.raw");
-    let arguments =
-        ["convert", "-f", "vpc", "-O", "raw", "-o", "preallocation=off"].map(str::to_owned);
+    let arguments = [
+        "convert",
+        "-f",
+        "vpc",
+        "-O",
+        "raw",
+        "-o",
+        "preallocation=off",
+    ]
+    .map(str::to_owned);
     let mut arguments: Vec<String> = arguments.to_vec();
     arguments.push(host.path("a.vhd").display().to_string());
     arguments.push(raw.display().to_string());
@@ -381,14 +454,19 @@ fn after_success_nothing_is_left_and_the_data_are_in_the_file() {
 fn a_disk_without_a_host_device_detaches_the_same() {
     let host = host!();
     let disk = host.dynamic("a.vhd", 8 * MIB);
-    let attached = disk.attach(&attach_with(AttachFlags::NO_LOCAL_HOST)).unwrap();
+    let attached = disk
+        .attach(&attach_with(AttachFlags::NO_LOCAL_HOST))
+        .unwrap();
     assert_eq!(attached.device, Path::new(""));
     assert_eq!(disk.physical_path().unwrap_err().code().0, 55);
     use std::os::unix::fs::FileExt;
     let raw = attached.raw_file.unwrap();
     raw.write_all_at(&[9; 4096], 2 * MIB).unwrap();
     gone(&disk);
-    assert!(raw.read_at(&mut [0; 512], 0).is_err(), "the file ends with the attachment");
+    assert!(
+        raw.read_at(&mut [0; 512], 0).is_err(),
+        "the file ends with the attachment"
+    );
     let device = attach_permanent(&disk).device;
     assert_eq!(read_device(&device, 4096, 2 * MIB), vec![9; 4096]);
     gone(&disk);
@@ -420,12 +498,20 @@ fn swap_and_a_device_on_top_are_named() {
     let device = attach_permanent(&disk).device;
     let name = device.to_str().unwrap();
     run("mkswap", &[name]);
-    let swapped = Command::new("swapon").arg(name).stderr(Stdio::null()).status().unwrap();
+    let swapped = Command::new("swapon")
+        .arg(name)
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
     if swapped.success() {
         let error = disk.detach(DetachFlags::NONE).unwrap_err();
         run("swapoff", &[name]);
         assert_eq!(error.code().0, 170);
-        assert!(error.holders().iter().any(|h| h.kind == "swap"), "{:?}", error.holders());
+        assert!(
+            error.holders().iter().any(|h| h.kind == "swap"),
+            "{:?}",
+            error.holders()
+        );
     } else {
         virtdisk_testkit::report_skip("swapon is not allowed here");
     }

@@ -15,7 +15,10 @@ use virtdisk::{AccessMask, AttachFlags, DetachFlags};
 fn hash_attached(host: &Host, image: &Path) -> String {
     let options = virtdisk::OpenOptions::with_access(AccessMask::READ);
     let disk = host.service().open(image, &options).unwrap();
-    let device = disk.attach(&attach_with(AttachFlags::READ_ONLY)).unwrap().device;
+    let device = disk
+        .attach(&attach_with(AttachFlags::READ_ONLY))
+        .unwrap()
+        .device;
     let hash = sha256(&device);
     assert!(disk.detach(DetachFlags::NONE).unwrap().gone);
     hash
@@ -24,9 +27,14 @@ fn hash_attached(host: &Host, image: &Path) -> String {
 #[test]
 fn real_images_read_through_the_device_as_the_table_says() {
     let host = host!();
-    let names =
-        ["fat-parent.vhd", "ntfs-parent.vhd", "ntfs-dynamic.vhd", "ntfs-fixed.vhd",
-         "apple-test.iso", "iso9660.iso"];
+    let names = [
+        "fat-parent.vhd",
+        "ntfs-parent.vhd",
+        "ntfs-dynamic.vhd",
+        "ntfs-fixed.vhd",
+        "apple-test.iso",
+        "iso9660.iso",
+    ];
     let corpus = match virtdisk_testkit::corpus::corpus_of(&names) {
         Ok(corpus) => corpus,
         Err(reason) => virtdisk_testkit::skip!("{reason}"),
@@ -51,11 +59,20 @@ fn the_virtual_pc_image_has_the_size_of_its_geometry() {
     };
     let options = virtdisk::OpenOptions::with_access(AccessMask::READ);
     let disk = host.service().open(corpus.path(name), &options).unwrap();
-    let device = disk.attach(&attach_with(AttachFlags::READ_ONLY)).unwrap().device;
+    let device = disk
+        .attach(&attach_with(AttachFlags::READ_ONLY))
+        .unwrap()
+        .device;
     let block = device.file_name().unwrap().to_str().unwrap().to_owned();
     let sectors = fs::read_to_string(format!("/sys/block/{block}/size")).unwrap();
-    assert_eq!(sectors.trim().parse::<u64>().unwrap() * 512, 136_363_130_880);
-    assert_eq!(read_device(&device, 4096, 136_363_130_880 - 4096), vec![0; 4096]);
+    assert_eq!(
+        sectors.trim().parse::<u64>().unwrap() * 512,
+        136_363_130_880
+    );
+    assert_eq!(
+        read_device(&device, 4096, 136_363_130_880 - 4096),
+        vec![0; 4096]
+    );
     assert!(disk.detach(DetachFlags::NONE).unwrap().gone);
 }
 
@@ -70,7 +87,10 @@ fn differencing_and_vhdx_images_are_refused_by_name() {
     };
     for (name, word) in [(names[0], "ifferencing"), (names[1], "VHDX")] {
         let options = virtdisk::OpenOptions::with_access(AccessMask::READ);
-        let error = host.service().open(corpus.path(name), &options).unwrap_err();
+        let error = host
+            .service()
+            .open(corpus.path(name), &options)
+            .unwrap_err();
         assert_eq!(error.code().0, 50, "{error}");
         let text = error.to_string();
         assert!(text.contains(word) && text.contains(name), "{text}");
@@ -93,7 +113,10 @@ fn ntfs_3g_reads_the_partitions_of_real_images() {
         let node = attached.partitions.first().unwrap_or(&attached.device);
         let place = host.path("ntfs");
         fs::create_dir_all(&place).unwrap();
-        run("ntfs-3g", &["-o", "ro", node.to_str().unwrap(), place.to_str().unwrap()]);
+        run(
+            "ntfs-3g",
+            &["-o", "ro", node.to_str().unwrap(), place.to_str().unwrap()],
+        );
         let mounted = Mounted(place);
         let files = fs::read_dir(&mounted.0).unwrap().count();
         drop(mounted);
@@ -122,7 +145,9 @@ fn round_trip(kind: &str, make: &[&str], check: &[&str], size: u64) {
     for i in 0..40_u32 {
         let file = place.join(format!("dir{}/file{i}", i % 5));
         fs::create_dir_all(file.parent().unwrap()).unwrap();
-        let bytes: Vec<u8> = (0..(i + 1) * 20_011).map(|b| (b * (i + 3) % 253) as u8).collect();
+        let bytes: Vec<u8> = (0..(i + 1) * 20_011)
+            .map(|b| (b * (i + 3) % 253) as u8)
+            .collect();
         fs::write(&file, &bytes).unwrap();
         if i % 3 != 0 {
             expected.push((file, bytes));
@@ -135,13 +160,24 @@ fn round_trip(kind: &str, make: &[&str], check: &[&str], size: u64) {
     drop(mounted);
     assert!(disk.detach(DetachFlags::NONE).unwrap().gone);
     for read_only in [true, false] {
-        let flags = if read_only { AttachFlags::READ_ONLY } else { AttachFlags::NONE };
+        let flags = if read_only {
+            AttachFlags::READ_ONLY
+        } else {
+            AttachFlags::NONE
+        };
         let device = disk.attach(&attach_with(flags)).unwrap().device;
-        run(check[0], &[&check[1..], &[device.to_str().unwrap()]].concat());
+        run(
+            check[0],
+            &[&check[1..], &[device.to_str().unwrap()]].concat(),
+        );
         if !read_only {
             let mounted = Mounted::new(&device, &place);
             for (file, bytes) in &expected {
-                assert!(fs::read(file).unwrap() == *bytes, "{kind}: {}", file.display());
+                assert!(
+                    fs::read(file).unwrap() == *bytes,
+                    "{kind}: {}",
+                    file.display()
+                );
             }
             drop(mounted);
         }
@@ -161,7 +197,12 @@ fn xfs_survives_detach_and_attach() {
 
 #[test]
 fn btrfs_survives_detach_and_attach() {
-    round_trip("btrfs", &["mkfs.btrfs", "-q"], &["btrfs", "check", "--readonly"], 400 * MIB);
+    round_trip(
+        "btrfs",
+        &["mkfs.btrfs", "-q"],
+        &["btrfs", "check", "--readonly"],
+        400 * MIB,
+    );
 }
 
 // S-2: tables on demand.
@@ -208,18 +249,32 @@ fn qemus_images_attach_and_ours_pass_qemus_check() {
         let image = host.path(&format!("{subformat}.vhd"));
         let name = image.to_str().unwrap();
         let options = format!("subformat={subformat},force_size=on");
-        run("qemu-img", &["create", "-q", "-f", "vpc", "-o", &options, name, "16M"]);
+        run(
+            "qemu-img",
+            &["create", "-q", "-f", "vpc", "-o", &options, name, "16M"],
+        );
         run("qemu-io", &["-f", "vpc", "-c", "write -P 90 3M 1M", name]);
         let handle = host.service();
         let access = virtdisk::OpenOptions::with_access(AccessMask::ALL);
         let disk = handle.open(&image, &access).unwrap();
         let device = attach_permanent(&disk).device;
-        assert_eq!(read_device(&device, MIB as usize, 3 * MIB), vec![90; MIB as usize]);
+        assert_eq!(
+            read_device(&device, MIB as usize, 3 * MIB),
+            vec![90; MIB as usize]
+        );
         write_device(&device, &[91; 1 << 20], 9 * MIB);
         assert!(disk.detach(DetachFlags::NONE).unwrap().gone);
         drop(disk);
         wait_for("the lock to go", || {
-            let read = ["-f", "vpc", "-c", "read -P 91 9M 1M", "-c", "read -P 90 3M 1M", name];
+            let read = [
+                "-f",
+                "vpc",
+                "-c",
+                "read -P 91 9M 1M",
+                "-c",
+                "read -P 90 3M 1M",
+                name,
+            ];
             let output = Command::new("qemu-io").args(read).output().unwrap();
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             output.status.success() && !text.contains("Pattern verification failed")
@@ -239,7 +294,11 @@ fn discard_gives_space_back_to_the_host() {
     assert!(full.allocated_size >= 32 * MIB, "{full:?}");
     run("blkdiscard", &[device.to_str().unwrap()]);
     let empty = disk.information().unwrap();
-    assert!(empty.allocated_size < 2 * MIB, "{} bytes left", empty.allocated_size);
+    assert!(
+        empty.allocated_size < 2 * MIB,
+        "{} bytes left",
+        empty.allocated_size
+    );
     assert_eq!(read_device(&device, 4096, 5 * MIB), vec![0; 4096]);
     run("blkdiscard", &["-z", device.to_str().unwrap()]);
     assert!(disk.detach(DetachFlags::NONE).unwrap().gone);

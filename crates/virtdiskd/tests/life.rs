@@ -15,7 +15,10 @@ use virtdisk::{AttachFlags, CreateOptions, CreateParameters, DetachFlags, Servic
 /// Options for a small image.
 fn small() -> CreateOptions {
     CreateOptions {
-        parameters: CreateParameters { maximum_size: 8 * MIB, ..CreateParameters::default() },
+        parameters: CreateParameters {
+            maximum_size: 8 * MIB,
+            ..CreateParameters::default()
+        },
         ..CreateOptions::default()
     }
 }
@@ -53,18 +56,27 @@ fn it_ends_when_nothing_is_open_or_attached_and_not_before() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     let mut broker = start(&run, "1");
-    wait_for("the socket", || UnixStream::connect(run.join("socket")).is_ok());
+    wait_for("the socket", || {
+        UnixStream::connect(run.join("socket")).is_ok()
+    });
     let service = Service::at(&run);
-    let disk = service.create(folder.path().join("a.vhd"), &small()).unwrap();
+    let disk = service
+        .create(folder.path().join("a.vhd"), &small())
+        .unwrap();
     let device = attach_permanent(&disk).device;
     drop(disk);
     std::thread::sleep(std::time::Duration::from_millis(2500));
-    assert!(broker.try_wait().unwrap().is_none(), "it left an attached disk alone");
+    assert!(
+        broker.try_wait().unwrap().is_none(),
+        "it left an attached disk alone"
+    );
     let handle = service.open_attached(&device).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(2500));
     assert!(handle.detach(DetachFlags::NONE).unwrap().gone);
     drop(handle);
-    wait_for("the service to end", || broker.try_wait().unwrap().is_some());
+    wait_for("the service to end", || {
+        broker.try_wait().unwrap().is_some()
+    });
     assert!(!run.join("socket").exists());
 }
 
@@ -73,7 +85,9 @@ fn two_that_start_at_once_leave_one() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     let mut children: Vec<_> = (0..5).map(|_| start(&run, "2")).collect();
-    wait_for("the socket", || UnixStream::connect(run.join("socket")).is_ok());
+    wait_for("the socket", || {
+        UnixStream::connect(run.join("socket")).is_ok()
+    });
     wait_for("the others to give up", || {
         let running = children.iter_mut().map(|c| c.try_wait().unwrap().is_none());
         running.filter(|r| *r).count() <= 1
@@ -115,7 +129,9 @@ fn a_stale_socket_and_a_stale_record_do_not_disturb() {
     drop(std::os::unix::net::UnixListener::bind(run.join("socket")).unwrap());
     fs::write(run.join("attachment/7.json"), "{ half a rec").unwrap();
     let mut broker = start(&run, "1");
-    wait_for("the socket", || UnixStream::connect(run.join("socket")).is_ok());
+    wait_for("the socket", || {
+        UnixStream::connect(run.join("socket")).is_ok()
+    });
     assert!(Service::at(&run).attached().unwrap().is_empty());
     wait_for("the end", || broker.try_wait().unwrap().is_some());
     assert!(!run.join("attachment/7.json").exists());
@@ -181,9 +197,13 @@ fn a_private_service_ends_with_its_owner() {
 /// Run by the test above.
 #[test]
 fn own_a_private_service() {
-    let Some(folder) = std::env::var_os("VIRTDISKD_TEST_FOLDER") else { return };
+    let Some(folder) = std::env::var_os("VIRTDISKD_TEST_FOLDER") else {
+        return;
+    };
     let service = Service::private().unwrap();
-    let disk = service.create(Path::new(&folder).join("a.vhd"), &small()).unwrap();
+    let disk = service
+        .create(Path::new(&folder).join("a.vhd"), &small())
+        .unwrap();
     let device = attach_permanent(&disk).device;
     assert_eq!(service.attached().unwrap().len(), 1);
     println!("\nDEVICE {}", device.display());

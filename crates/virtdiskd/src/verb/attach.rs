@@ -9,11 +9,13 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use virtdisk::frame::{AttachReply, AttachRequest, Failure};
 use virtdisk::{AccessMask, AttachFlags, Code};
 use virtdisk_device::fuse;
-use virtdisk_device::loop_device::{self, LoopDevice, LoopOptions, Release};
+use virtdisk_device::loop_device::{self, LoopOptions, Release};
 
 use crate::attachment::{Attachment, Served, Stage};
 use crate::caller::Caller;
@@ -22,14 +24,17 @@ use crate::entry::{ImageFile, State};
 use crate::failure::{Result, fail, hinted, system};
 use crate::handle;
 use crate::question::{Answer, Question, Serve};
-use crate::security::{self, NodeOwner};
 use crate::record;
+use crate::security::{self, NodeOwner};
 
 /// Flags whose meaning Linux has no counterpart for.
 const NOT_ON_LINUX: AttachFlags = AttachFlags::NON_PNP
     .union(AttachFlags::SINGLE_PARTITION)
     .union(AttachFlags::REGISTER_VOLUME)
     .union(AttachFlags::AT_BOOT);
+
+/// How long a half-made device may be held by a passer-by before it is left to drain.
+const UNDO_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What an attach works with, once the arguments are checked.
 struct Plan {
@@ -56,20 +61,20 @@ impl Engine {
         virtdisk::check::attach(request)?;
         self.with(id, |state| {
             let plan = self.plan(state, caller, id, request)?;
-            let image = writable_image(state, &plan)?;
+            let image = writable_image(state, &plan, id)?;
             let flags = state.handles.get(&id.number).map_or(0, |h| h.flags);
             super::open::refuse_host(&state.file, image.file.as_fd(), flags)?;
             let made = if plan.flags.contains(AttachFlags::NO_LOCAL_HOST) {
-                self.attach_without_host(state, &image, &plan, id)
+                self.attach_without_host(state, &plan, id)
             } else {
-                self.attach_to_host(state, &image, &plan, id).map(|a| (a, None))
+                self.attach_to_host(state, &image, &plan, id).map(|()| None)
             };
-            let (attachment, raw) = made?;
-            let reply = AttachReply {
+            let raw = made.inspect_err(|_| self.undo(state))?;
+            let reply = state.attachment.as_ref().map(|attachment| AttachReply {
                 device: attachment.path(),
                 partitions: attachment.partitions.clone(),
-            };
-            state.attachment = Some(attachment);
+            });
+            let reply = reply.ok_or_else(crate::engine::no_handle)?;
             record::update(&self.dir, state);
             Ok((reply, raw))
         })
@@ -91,7 +96,9 @@ impl Engine {
         let name = &state.file;
         refuse_iso(state, flags)?;
         if read_only {
-            let any = handle.rights.intersects(AccessMask::ATTACH_RO | AccessMask::ATTACH_RW);
+            let any = handle
+                .rights
+                .intersects(AccessMask::ATTACH_RO | AccessMask::ATTACH_RW);
             if !any {
                 handle::need(name, handle, AccessMask::ATTACH_RO, "attach")?;
             }
@@ -104,12 +111,18 @@ impl Engine {
             } else {
                 (Code::ERROR_SHARING_VIOLATION, "another handle")
             };
-            return Err(fail(code, format!("{name}: already attached by {who} as {}", now.path())));
+            return Err(fail(
+                code,
+                format!("{name}: already attached by {who} as {}", now.path()),
+            ));
         }
         if flags.intersects(NOT_ON_LINUX) {
             return Err(fail(
                 Code::ERROR_NOT_SUPPORTED,
-                format!("{name}: {} have no meaning on Linux", name_flags(flags & NOT_ON_LINUX)),
+                format!(
+                    "{name}: {} have no meaning on Linux",
+                    name_flags(flags & NOT_ON_LINUX)
+                ),
             ));
         }
         if state.facts.read_only && !read_only {
@@ -124,7 +137,14 @@ impl Engine {
         let owner = security::node_owner(&request.security_descriptor, state.owner, flags)
             .map_err(|what| fail(Code::ERROR_NOT_SUPPORTED, format!("{name}: {what}")))?;
         let restricted = flags.contains(AttachFlags::RESTRICTED_RANGE);
-        Ok(Plan { flags, read_only, offset, length, restricted, owner })
+        Ok(Plan {
+            flags,
+            read_only,
+            offset,
+            length,
+            restricted,
+            owner,
+        })
     }
 
     /// R-PRV-1: the caller's privilege, and this service's own.
@@ -146,92 +166,144 @@ impl Engine {
         Ok(())
     }
 
-    /// A loop device, straight on the image or on the FUSE file of its worker.
+    /// A loop device, straight on the image or on the FUSE file of its worker. The attachment
+    /// stands in the state from the first step on, so that a worker that dies is replaced.
     fn attach_to_host(
         &self,
         state: &mut State,
         image: &ImageFile,
         plan: &Plan,
         id: HandleId,
-    ) -> Result<Attachment> {
+    ) -> Result<()> {
         let serial = self.next_number();
-        let direct = state.facts.direct;
-        let (device, served) = match direct {
+        match state.facts.direct {
             Some(start) => {
-                let start = start.checked_add(plan.offset).ok_or_else(|| too_large(state))?;
-                (loop_on(state, plan, image.file.as_fd(), start)?, None)
+                let start = start
+                    .checked_add(plan.offset)
+                    .ok_or_else(|| too_large(state))?;
+                state.attachment = Some(blank(serial, None, plan, id));
+                self.loop_on(state, plan, Arc::clone(&image.file), start)?;
             }
             None => {
-                let (served, file) = self.serve(state, plan, serial)?;
-                match loop_on(state, plan, file.as_fd(), 0) {
-                    Ok(device) => (device, Some(served)),
-                    Err(failure) => {
-                        drop(file);
-                        self.unserve(state, served);
-                        return Err(failure);
-                    }
-                }
-            }
-        };
-        let attachment = blank(serial, Some(device), served, plan, id);
-        let mut attachment = attachment;
-        match finish_nodes(state, &mut attachment, plan) {
-            Ok(()) => Ok(attachment),
-            Err(failure) => {
-                if let Some(device) = &attachment.device {
-                    let _ = device.reset_owner();
-                    let freed = device.release(std::time::Duration::from_secs(2));
-                    if !matches!(freed, Ok(Release::Gone)) {
-                        let _ = device.release_when_free();
-                    }
-                }
-                if let Some(served) = attachment.served {
-                    self.unserve(state, served);
-                }
-                Err(failure)
+                let file = self.serve(state, plan, serial, id)?;
+                self.loop_on(state, plan, Arc::new(file.into()), 0)?;
             }
         }
+        self.finish_nodes(state, plan)
     }
 
     /// No device: the disk as a file, for the caller alone (R-ATT-12).
     fn attach_without_host(
         &self,
         state: &mut State,
-        _image: &ImageFile,
         plan: &Plan,
         id: HandleId,
-    ) -> Result<(Attachment, Option<OwnedFd>)> {
+    ) -> Result<Option<OwnedFd>> {
         let serial = self.next_number();
-        let (served, file) = self.serve(state, plan, serial)?;
-        Ok((blank(serial, None, Some(served), plan, id), Some(file.into())))
+        self.serve(state, plan, serial, id)
+            .map(|file| Some(file.into()))
     }
 
     /// Has the worker serve the disk over FUSE; the file is the disk.
-    fn serve(&self, state: &mut State, plan: &Plan, serial: u64) -> Result<(Served, File)> {
+    fn serve(&self, state: &mut State, plan: &Plan, serial: u64, id: HandleId) -> Result<File> {
         let name = state.file.clone();
         let socket = self.dir.join("worker").join(format!("{serial}"));
         let listener = listen(&socket).map_err(|e| system("making a worker's socket", &e))?;
-        let (connection, root) = fuse::mount(plan.length, plan.read_only)
-            .map_err(|e| system(&format!("{name}: mounting FUSE"), &e))?;
+        let mounted = fuse::mount(plan.length, plan.read_only);
+        let (connection, root) = mounted.map_err(|e| {
+            let _ = std::fs::remove_file(&socket);
+            system(&format!("{name}: mounting FUSE"), &e)
+        })?;
         let asked = Serve {
             offset: plan.offset,
             length: plan.length,
             read_only: plan.read_only,
             resend: false,
         };
-        let served = Served { connection, listener, socket, asked: asked.clone() };
-        let Some(link) = &state.worker else { return Err(crate::engine::no_handle()) };
-        if let Err(error) = link.ask(&Question::Serve(asked), &served.descriptors()) {
-            self.unserve(state, served);
-            return Err(error.into_failure(&name));
+        let served = Served {
+            connection,
+            listener,
+            socket,
+            asked: asked.clone(),
+        };
+        let answer = match &state.worker {
+            Some(link) => link.ask(&Question::Serve(asked), &served.descriptors()),
+            None => return Err(crate::engine::no_handle()),
+        };
+        state.attachment = Some(blank(serial, Some(served), plan, id));
+        answer.map_err(|error| error.into_failure(&name))?;
+        let read_only = plan.read_only;
+        self.patiently(state, move || fuse::open_root(&root, read_only))
+            .map_err(|e| system(&format!("{name}: opening the FUSE file"), &e))
+    }
+
+    /// A loop device on `backing`, put into the attachment.
+    fn loop_on(
+        &self,
+        state: &mut State,
+        plan: &Plan,
+        backing: Arc<OwnedFd>,
+        offset: u64,
+    ) -> Result<()> {
+        let (name, block_size) = (state.file.clone(), state.facts.sector_size);
+        let (size_limit, read_only) = (plan.length, plan.read_only);
+        let made = self.patiently(state, move || {
+            loop_device::attach(&LoopOptions {
+                backing: backing.as_fd(),
+                offset,
+                size_limit,
+                read_only,
+                block_size,
+                direct_io: true,
+                name: &name,
+            })
+        });
+        let device =
+            made.map_err(|e| system(&format!("{}: making a loop device", state.file), &e))?;
+        if let Some(attachment) = &mut state.attachment {
+            attachment.device = Some(device);
         }
-        match fuse::open_root(&root, plan.read_only) {
-            Ok(file) => Ok((served, file)),
-            Err(error) => {
-                drop(root);
-                self.unserve(state, served);
-                Err(system(&format!("{name}: opening the FUSE file"), &error))
+        Ok(())
+    }
+
+    /// Owner, mode and partition nodes.
+    fn finish_nodes(&self, state: &mut State, plan: &Plan) -> Result<()> {
+        let partitions = partitions_to_add(state, plan)?;
+        let device = state.attachment.as_ref().and_then(|a| a.device.clone());
+        let Some(device) = device else { return Ok(()) };
+        let owner = plan.owner;
+        let paths = self.patiently(state, move || {
+            device.add_partitions(&partitions)?;
+            if let NodeOwner::As(owner) = owner {
+                device.set_owner(owner.uid, owner.gid, owner.mode)?;
             }
+            device.partition_paths()
+        });
+        let paths = paths
+            .map_err(|e| system(&format!("{}: making the partition nodes", state.file), &e))?;
+        if let Some(attachment) = &mut state.attachment {
+            attachment.partitions = paths.iter().map(|p| p.display().to_string()).collect();
+        }
+        Ok(())
+    }
+
+    /// Takes back a half-made attachment.
+    fn undo(&self, state: &mut State) {
+        let device = state.attachment.as_ref().and_then(|a| a.device.clone());
+        if let Some(device) = device {
+            let freed = self.patiently(state, move || {
+                let _ = device.reset_owner();
+                match device.release(UNDO_PATIENCE)? {
+                    Release::Gone => Ok(Release::Gone),
+                    Release::Busy => device.release_when_free(),
+                }
+            });
+            if let Err(error) = freed {
+                tracing::error!("{}: {error}", state.file);
+            }
+        }
+        if let Some(served) = state.attachment.take().and_then(|a| a.served) {
+            self.unserve(state, served);
         }
     }
 
@@ -254,7 +326,10 @@ fn refuse_iso(state: &State, flags: AttachFlags) -> Result<()> {
     if !flags.contains(AttachFlags::READ_ONLY) {
         return Err(hinted(
             Code::ERROR_INVALID_PARAMETER,
-            format!("{}: an ISO image is attached read-only or not at all", state.file),
+            format!(
+                "{}: an ISO image is attached read-only or not at all",
+                state.file
+            ),
             "attach it with READ_ONLY (vdisk attach --read-only)",
         ));
     }
@@ -291,35 +366,24 @@ fn range(state: &State, request: &AttachRequest, flags: AttachFlags) -> Result<(
 }
 
 /// The image file, with a worker that may write when the attachment does.
-fn writable_image(state: &mut State, plan: &Plan) -> Result<ImageFile> {
-    // Any answer will do: it brings a worker up after an earlier detach.
+fn writable_image(state: &mut State, plan: &Plan, id: HandleId) -> Result<ImageFile> {
+    let enough = |image: &ImageFile| image.writable || plan.read_only;
+    if !state.image.as_ref().is_some_and(enough)
+        && let Some(handle) = state.handles.get(&id.number)
+        && let Some(file) = handle.file.clone().filter(|_| handle.writes)
+    {
+        // A service that adopted the disk had it read-only; this handle brings more.
+        super::open::use_writable(state, file)?;
+    }
+    // Brings a worker up after an earlier detach.
     state.ask(&Question::Validate)?;
-    match &state.image {
-        Some(image) if image.writable || plan.read_only => Ok(image.clone()),
-        _ => Err(fail(
+    match state.image.clone().filter(enough) {
+        Some(image) => Ok(image),
+        None => Err(fail(
             Code::ERROR_ACCESS_DENIED,
             format!("{}: the image is not open for writing", state.file),
         )),
     }
-}
-
-/// A loop device on `backing`.
-fn loop_on(
-    state: &State,
-    plan: &Plan,
-    backing: std::os::fd::BorrowedFd<'_>,
-    offset: u64,
-) -> Result<LoopDevice> {
-    loop_device::attach(&LoopOptions {
-        backing,
-        offset,
-        size_limit: plan.length,
-        read_only: plan.read_only,
-        block_size: state.facts.sector_size,
-        direct_io: true,
-        name: &state.file,
-    })
-    .map_err(|e| system(&format!("{}: making a loop device", state.file), &e))
 }
 
 /// A listening packet socket that only this user reaches.
@@ -337,16 +401,10 @@ fn listen(path: &Path) -> std::io::Result<OwnedFd> {
 }
 
 /// An attachment before its nodes are finished.
-fn blank(
-    serial: u64,
-    device: Option<LoopDevice>,
-    served: Option<Served>,
-    plan: &Plan,
-    id: HandleId,
-) -> Attachment {
+fn blank(serial: u64, served: Option<Served>, plan: &Plan, id: HandleId) -> Attachment {
     Attachment {
         serial,
-        device,
+        device: None,
         partitions: Vec::new(),
         served,
         read_only: plan.read_only,
@@ -361,45 +419,34 @@ fn blank(
     }
 }
 
-/// Owner, mode and partition nodes.
-fn finish_nodes(
-    state: &mut State,
-    attachment: &mut Attachment,
-    plan: &Plan,
-) -> Result<()> {
-    let partitions = partitions_to_add(state, plan)?;
-    let Some(device) = &attachment.device else { return Ok(()) };
-    let done = device.add_partitions(&partitions).and_then(|_| match plan.owner {
-        NodeOwner::Default => Ok(()),
-        NodeOwner::As(owner) => device.set_owner(owner.uid, owner.gid, owner.mode),
-    });
-    let paths = done
-        .and_then(|()| device.partition_paths())
-        .map_err(|e| system(&format!("{}: making the partition nodes", state.file), &e))?;
-    attachment.partitions = paths.iter().map(|p| p.display().to_string()).collect();
-    Ok(())
-}
-
 /// The partitions that the kernel may have missed. Optical discs and restricted ranges have
 /// none that mean anything.
 fn partitions_to_add(state: &mut State, plan: &Plan) -> Result<Vec<(u32, u64, u64)>> {
     if plan.restricted || state.facts.format == "iso" {
         return Ok(Vec::new());
     }
-    match state.ask_while_attaching(&Question::Partitions)? {
-        Answer::Partitions(found) => {
-            Ok(found.iter().map(|p| (p.number, p.offset, p.length)).collect())
-        }
+    match state.ask(&Question::Partitions)? {
+        Answer::Partitions(found) => Ok(found
+            .iter()
+            .map(|p| (p.number, p.offset, p.length))
+            .collect()),
         _ => Ok(Vec::new()),
     }
 }
 
 /// Names of flags, for messages.
 fn name_flags(flags: AttachFlags) -> String {
-    flags.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(", ")
+    flags
+        .iter_names()
+        .map(|(name, _)| name)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// An offset that does not fit.
 fn too_large(state: &State) -> Failure {
-    fail(Code::ERROR_INVALID_PARAMETER, format!("{}: the range does not fit", state.file))
+    fail(
+        Code::ERROR_INVALID_PARAMETER,
+        format!("{}: the range does not fit", state.file),
+    )
 }

@@ -73,7 +73,10 @@ fn refuse_not_made(request: &CreateRequest, name: &str, format: &str) -> Result<
     } else {
         return Ok(());
     };
-    Err(fail(Code::ERROR_NOT_SUPPORTED, format!("{name}: {refused}")))
+    Err(fail(
+        Code::ERROR_NOT_SUPPORTED,
+        format!("{name}: {refused}"),
+    ))
 }
 
 /// The handle that a create returns: the mask with version 1, everything with later ones.
@@ -102,7 +105,10 @@ fn question(
     flags: CreateFlags,
 ) -> Result<Create> {
     let identifier = uuid::Uuid::parse_str(&request.unique_id).map_err(|_| {
-        fail(Code::ERROR_INVALID_PARAMETER, format!("{name}: the unique id is no GUID"))
+        fail(
+            Code::ERROR_INVALID_PARAMETER,
+            format!("{name}: the unique id is no GUID"),
+        )
     })?;
     let sparse = flags.contains(CreateFlags::SPARSE_FILE);
     let fixed = flags.contains(CreateFlags::FULL_PHYSICAL_ALLOCATION);

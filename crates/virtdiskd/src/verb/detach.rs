@@ -11,7 +11,7 @@ use virtdisk::frame::{DetachReply, DetachRequest};
 use virtdisk::{AccessMask, Code};
 use virtdisk_device::loop_device::Release;
 
-use crate::attachment::{Attachment, Stage};
+use crate::attachment::{Attachment, PASSER_BY, Stage};
 use crate::caller::Caller;
 use crate::engine::{Engine, HandleId};
 use crate::entry::State;
@@ -42,21 +42,26 @@ impl Engine {
 
     /// Frees the device, or does what a device in use asks for.
     fn free(&self, state: &mut State, in_use: &str) -> Result<DetachReply> {
-        make_durable(state)?;
-        let Some(attachment) = &mut state.attachment else { return Err(not_attached(state)) };
-        let released = match &attachment.device {
+        self.make_durable(state)?;
+        let Some(attachment) = &state.attachment else {
+            return Err(not_attached(state));
+        };
+        let released = match attachment.device.clone() {
             None => Ok(Release::Gone),
             Some(device) => {
                 // The node goes back to the system's owner before anybody else can get it.
                 let _ = device.reset_owner();
-                attachment.release()
+                self.patiently(state, move || device.release(PASSER_BY))
             }
         };
         let name = state.file.clone();
         match released.map_err(|e| system(&format!("{name}: freeing the device"), &e))? {
             Release::Gone => {
                 self.finish(state)?;
-                Ok(DetachReply { gone: true, holders: Vec::new() })
+                Ok(DetachReply {
+                    gone: true,
+                    holders: Vec::new(),
+                })
             }
             Release::Busy => self.in_use(state, in_use),
         }
@@ -64,7 +69,9 @@ impl Engine {
 
     /// A device in use (design 3).
     fn in_use(&self, state: &mut State, in_use: &str) -> Result<DetachReply> {
-        let Some(attachment) = &mut state.attachment else { return Err(not_attached(state)) };
+        let Some(attachment) = &mut state.attachment else {
+            return Err(not_attached(state));
+        };
         let holders = attachment.holders();
         let drains = match in_use {
             "when-free" => true,
@@ -76,43 +83,68 @@ impl Engine {
         };
         if !drains {
             restore_owner(state);
-            let device = state.attachment.as_ref().map(|a| a.path()).unwrap_or_default();
+            let device = state
+                .attachment
+                .as_ref()
+                .map(|a| a.path())
+                .unwrap_or_default();
             return Err(busy(&state.file, &device, holders));
         }
         self.end_lifetime(state);
         let gone = state.attachment.is_none();
-        Ok(DetachReply { gone, holders: if gone { Vec::new() } else { holders } })
+        Ok(DetachReply {
+            gone,
+            holders: if gone { Vec::new() } else { holders },
+        })
     }
 
     /// The lifetime is over: the disk goes now, or when the last holder lets go (R-DET-13).
     pub fn end_lifetime(&self, state: &mut State) {
         let there = state.attachment.as_ref().is_some_and(Attachment::is_there);
-        if there && let Err(failure) = make_durable(state) {
+        if there && let Err(failure) = self.make_durable(state) {
             tracing::error!("{}: {}", state.file, failure.message);
         }
-        let Some(attachment) = &mut state.attachment else { return };
-        attachment.permanent = false;
-        let drained = match &attachment.device {
-            None => true,
-            Some(device) => {
-                let _ = device.reset_owner();
-                match device.release_when_free() {
-                    Ok(_) => !attachment.is_there(),
-                    Err(error) => {
-                        tracing::error!("{}: {error}", state.file);
-                        !attachment.is_there()
-                    }
-                }
-            }
+        let Some(attachment) = &mut state.attachment else {
+            return;
         };
-        attachment.stage = Stage::Detaching;
-        if drained {
-            if let Err(failure) = self.finish(state) {
-                tracing::error!("{}: {}", state.file, failure.message);
+        attachment.permanent = false;
+        attachment.stage = match attachment.stage {
+            Stage::Failed => Stage::Failed,
+            Stage::Attached | Stage::Detaching => Stage::Detaching,
+        };
+        if let Some(device) = attachment.device.clone() {
+            let _ = device.reset_owner();
+            if let Err(error) = self.patiently(state, move || device.release_when_free()) {
+                tracing::error!("{}: {error}", state.file);
             }
-        } else {
-            record::update(&self.dir, state);
         }
+        let drained = state.attachment.as_ref().is_some_and(|a| match a.device {
+            None => true,
+            Some(_) => !a.is_there(),
+        });
+        if !drained {
+            record::update(&self.dir, state);
+        } else if let Err(failure) = self.finish(state) {
+            tracing::error!("{}: {}", state.file, failure.message);
+        }
+    }
+
+    /// Everything written so far goes into the file, while nothing has changed yet.
+    fn make_durable(&self, state: &mut State) -> Result<()> {
+        let Some(attachment) = &state.attachment else {
+            return Ok(());
+        };
+        if attachment.read_only || attachment.stage == Stage::Failed {
+            return Ok(());
+        }
+        if let Some(device) = attachment.device.clone() {
+            self.patiently(state, move || device.sync())
+                .map_err(|e| system(&format!("{}: writing back the device", state.file), &e))?;
+        }
+        if state.is_served() {
+            state.ask(&Question::Flush)?;
+        }
+        Ok(())
     }
 
     /// The device is gone: ends the worker, makes the file durable, forgets the attachment.
@@ -120,7 +152,9 @@ impl Engine {
     /// # Errors
     /// When the data could not be made durable, although the device is gone.
     pub fn finish(&self, state: &mut State) -> Result<()> {
-        let Some(attachment) = state.attachment.take() else { return Ok(()) };
+        let Some(attachment) = state.attachment.take() else {
+            return Ok(());
+        };
         record::remove(&self.dir, attachment.serial);
         let closed = match attachment.served {
             Some(served) if attachment.device.is_none() || attachment.stage == Stage::Failed => {
@@ -153,7 +187,10 @@ fn refuse_detach(state: &State, id: HandleId) -> Result<()> {
         let others = state.handles.len() - 1;
         return Err(hinted(
             Code::ERROR_SHARING_VIOLATION,
-            format!("{}: {others} other handle(s) of this disk are open", state.file),
+            format!(
+                "{}: {others} other handle(s) of this disk are open",
+                state.file
+            ),
             "close the other handles first",
         ));
     }
@@ -162,7 +199,10 @@ fn refuse_detach(state: &State, id: HandleId) -> Result<()> {
 
 /// R-DET-16, R-DET-24.
 fn not_attached(state: &State) -> virtdisk::frame::Failure {
-    fail(Code::ERROR_NOT_READY, format!("{}: is not attached", state.file))
+    fail(
+        Code::ERROR_NOT_READY,
+        format!("{}: is not attached", state.file),
+    )
 }
 
 /// R-DET-15. A disk whose workers can't be kept alive may always be detached.
@@ -182,21 +222,6 @@ fn host_file(state: &State, id: HandleId) -> Result<()> {
         Some(file) => super::open::refuse_host(&state.file, file.as_fd(), flags).map(drop),
         None => Ok(()),
     }
-}
-
-/// Everything written so far goes into the file, while nothing has changed yet.
-fn make_durable(state: &mut State) -> Result<()> {
-    let Some(attachment) = &state.attachment else { return Ok(()) };
-    if attachment.read_only || attachment.stage == Stage::Failed {
-        return Ok(());
-    }
-    attachment
-        .sync()
-        .map_err(|e| system(&format!("{}: writing back the device", state.file), &e))?;
-    if state.is_served() {
-        state.ask(&Question::Flush)?;
-    }
-    Ok(())
 }
 
 /// Makes a directly attached image file durable.

@@ -1,4 +1,7 @@
 //! GetVirtualDiskInformation and GetVirtualDiskPhysicalPath: what is known of a disk.
+//!
+//! All facts of the information classes go out in one answer; the client picks the class. What
+//! the image says comes from its worker, what the host says of the file from the descriptor.
 
 use std::os::fd::AsFd;
 
@@ -43,7 +46,9 @@ impl Engine {
             };
             let own = state.handles.get(&id.number).and_then(|h| h.file.clone());
             let file = own.or_else(|| state.image.as_ref().map(|i| i.file.clone()));
-            let Some(file) = file else { return Err(crate::engine::no_handle()) };
+            let Some(file) = file else {
+                return Err(crate::engine::no_handle());
+            };
             let host = host::inspect(file.as_fd())
                 .map_err(|e| system(&format!("{}: statx", state.file), &e))?;
             Ok(assemble(state, &physical, &host))
@@ -55,7 +60,11 @@ impl Engine {
 fn assemble(state: &State, physical: &PhysicalAnswer, host: &host::HostFile) -> Information {
     let facts = &state.facts;
     let storage_type = provider::type_of(&facts.format);
-    let device = state.attachment.as_ref().map(|a| a.path()).unwrap_or_default();
+    let device = state
+        .attachment
+        .as_ref()
+        .map(|a| a.path())
+        .unwrap_or_default();
     Information {
         file: state.file.clone(),
         format: facts.format.clone(),

@@ -1,4 +1,7 @@
 //! GetAllAttachedVirtualDiskPhysicalPaths, and all that `vdisk list` shows beside it.
+//!
+//! A caller sees its own disks; root and those with the privilege see all. A disk that is being
+//! worked on keeps the list waiting for a bounded time.
 
 use std::time::Duration;
 
@@ -27,7 +30,9 @@ impl Engine {
             disks.extend(describe(&state));
         }
         disks.sort_by_key(|(serial, _)| *serial);
-        ListReply { disks: disks.into_iter().map(|(_, disk)| disk).collect() }
+        ListReply {
+            disks: disks.into_iter().map(|(_, disk)| disk).collect(),
+        }
     }
 }
 

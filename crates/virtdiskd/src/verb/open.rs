@@ -58,7 +58,10 @@ impl Engine {
         if handle.writes && !received.writable {
             return Err(fail(
                 Code::ERROR_ACCESS_DENIED,
-                format!("{}: opened read-only, but the access asks to write", received.name),
+                format!(
+                    "{}: opened read-only, but the access asks to write",
+                    received.name
+                ),
             ));
         }
         refuse_host(&received.name, received.file.as_fd(), request.flags)?;
@@ -90,7 +93,13 @@ impl Engine {
                 let number = self.next_number();
                 state.handles.insert(number, handle);
                 let reply = opened(&state);
-                (HandleId { disk: received.id, number }, reply)
+                (
+                    HandleId {
+                        disk: received.id,
+                        number,
+                    },
+                    reply,
+                )
             });
             self.tidy(&entry, state);
             return answer;
@@ -108,7 +117,9 @@ impl Engine {
     ) -> Result<(HandleId, OpenReply)> {
         for entry in self.all() {
             let mut state = entry.state.lock();
-            let Some(attachment) = &state.attachment else { continue };
+            let Some(attachment) = &state.attachment else {
+                continue;
+            };
             let named = attachment.path() == request.device
                 || attachment.partitions.contains(&request.device);
             if state.gone || request.device.is_empty() || !named {
@@ -131,11 +142,20 @@ impl Engine {
             };
             state.handles.insert(number, handle);
             let reply = opened(&state);
-            return Ok((HandleId { disk: entry.id, number }, reply));
+            return Ok((
+                HandleId {
+                    disk: entry.id,
+                    number,
+                },
+                reply,
+            ));
         }
         Err(hinted(
             Code::ERROR_FILE_NOT_FOUND,
-            format!("{}: no attached virtual disk has this device", request.device),
+            format!(
+                "{}: no attached virtual disk has this device",
+                request.device
+            ),
             "vdisk list shows what is attached",
         ))
     }
@@ -182,7 +202,11 @@ fn admit(state: &mut State, received: &Received, open: &Open, handle: &Handle) -
     }
     let writable = handle.writes || state.image.as_ref().is_some_and(|i| i.writable);
     let image = if handle.writes || state.image.is_none() {
-        ImageFile { file: Arc::clone(&received.file), writable, level: Level::None }
+        ImageFile {
+            file: Arc::clone(&received.file),
+            writable,
+            level: Level::None,
+        }
     } else {
         state.image.clone().unwrap_or(ImageFile {
             file: Arc::clone(&received.file),
@@ -193,11 +217,27 @@ fn admit(state: &mut State, received: &Received, open: &Open, handle: &Handle) -
     move_lock(state, image, level, open)
 }
 
+/// Has the image served from `file`, which is open for writing.
+///
+/// # Errors
+/// 32 when another program has the image open, and what the format says.
+pub fn use_writable(state: &mut State, file: Arc<OwnedFd>) -> Result<()> {
+    let image = ImageFile {
+        file,
+        writable: true,
+        level: Level::None,
+    };
+    let open = state.open.clone();
+    move_lock(state, image, Level::Write, &open)
+}
+
 /// Moves the lock to the file that serves from now on, and opens the image there.
 fn move_lock(state: &mut State, mut image: ImageFile, level: Level, open: &Open) -> Result<()> {
     let old = state.image.clone();
     let level = old.as_ref().map_or(level, |o| level.max(o.level));
-    let same = old.as_ref().is_some_and(|o| Arc::ptr_eq(&o.file, &image.file));
+    let same = old
+        .as_ref()
+        .is_some_and(|o| Arc::ptr_eq(&o.file, &image.file));
     let held = if same { image.level } else { Level::None };
     if let Some(old) = old.as_ref().filter(|_| !same) {
         let _ = lock::release(old.file.as_fd());
@@ -229,7 +269,10 @@ fn lock_and_open(
         )
     })?;
     image.level = level;
-    let open_elsewhere = state.image.as_ref().is_none_or(|i| !Arc::ptr_eq(&i.file, &image.file));
+    let open_elsewhere = state
+        .image
+        .as_ref()
+        .is_none_or(|i| !Arc::ptr_eq(&i.file, &image.file));
     if state.worker.is_some() && !open_elsewhere {
         return Ok(());
     }
@@ -278,7 +321,10 @@ fn opened(state: &State) -> OpenReply {
 
 /// The extension of a path, lower case.
 pub fn extension(path: &str) -> Option<String> {
-    Path::new(path).extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase)
+    Path::new(path)
+        .extension()
+        .and_then(|e| e.to_str())
+        .map(str::to_ascii_lowercase)
 }
 
 /// Looks at a descriptor that a caller sent.
@@ -287,8 +333,8 @@ pub fn extension(path: &str) -> Option<String> {
 /// 5 for a directory, 0xC03A0015 for what is no regular file, 87 for a descriptor that can't be
 /// read or that appends.
 pub fn receive(fd: OwnedFd) -> Result<Received> {
-    let flags = rustix::fs::fcntl_getfl(&fd)
-        .map_err(|e| system("looking at the descriptor", &e.into()))?;
+    let flags =
+        rustix::fs::fcntl_getfl(&fd).map_err(|e| system("looking at the descriptor", &e.into()))?;
     let name = std::fs::read_link(format!("/proc/self/fd/{}", fd_number(&fd)))
         .map(|p| p.to_string_lossy().into_owned())
         .unwrap_or_default();
@@ -300,12 +346,14 @@ pub fn receive(fd: OwnedFd) -> Result<Received> {
             format!("{name}: the descriptor must be open for reading, and not for appending"),
         ));
     }
-    let stat =
-        rustix::fs::fstat(&fd).map_err(|e| system(&format!("{name}: fstat"), &e.into()))?;
+    let stat = rustix::fs::fstat(&fd).map_err(|e| system(&format!("{name}: fstat"), &e.into()))?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => {}
         FileType::Directory => {
-            return Err(fail(Code::ERROR_ACCESS_DENIED, format!("{name}: is a directory")));
+            return Err(fail(
+                Code::ERROR_ACCESS_DENIED,
+                format!("{name}: is a directory"),
+            ));
         }
         _ => {
             return Err(fail(
@@ -314,9 +362,16 @@ pub fn receive(fd: OwnedFd) -> Result<Received> {
             ));
         }
     }
-    let owner = Owner { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o777 };
+    let owner = Owner {
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mode: stat.st_mode & 0o777,
+    };
     Ok(Received {
-        id: FileId { device: stat.st_dev, inode: stat.st_ino },
+        id: FileId {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+        },
         name,
         owner,
         writable: (flags & OFlags::ACCMODE) == OFlags::RDWR,
@@ -339,7 +394,10 @@ pub fn refuse_host(name: &str, file: BorrowedFd<'_>, flags: u32) -> Result<HostF
     let flags = OpenFlags::from_bits_truncate(flags);
     let (what, hint) = if host.compressed && !flags.contains(OpenFlags::SUPPORT_COMPRESSED_VOLUMES)
     {
-        ("compressed", "copy it to a file without compression (chattr -c before writing)")
+        (
+            "compressed",
+            "copy it to a file without compression (chattr -c before writing)",
+        )
     } else if host.encrypted && !flags.contains(OpenFlags::SUPPORT_ENCRYPTED_FILES) {
         ("encrypted", "copy it to a directory without encryption")
     } else {

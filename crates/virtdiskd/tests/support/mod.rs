@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use virtdisk::{
-    AccessMask, AttachFlags, AttachOptions, Attached, CreateFlags, CreateOptions,
-    CreateParameters, DetachOptions, InUse, OpenOptions, Service, VirtualDisk,
+    AccessMask, AttachFlags, AttachOptions, Attached, CreateFlags, CreateOptions, CreateParameters,
+    DetachOptions, InUse, OpenOptions, Service, VirtualDisk,
 };
 
 /// The service's program.
@@ -33,7 +33,11 @@ pub fn able() -> Result<(), String> {
         return Err("needs root".to_owned());
     }
     for node in ["/dev/loop-control", "/dev/fuse"] {
-        File::options().read(true).write(true).open(node).map_err(|e| format!("{node}: {e}"))?;
+        File::options()
+            .read(true)
+            .write(true)
+            .open(node)
+            .map_err(|e| format!("{node}: {e}"))?;
     }
     Ok(())
 }
@@ -62,9 +66,16 @@ macro_rules! need_tool {
 impl Host {
     /// Starts a service.
     pub fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("virtdiskd-").tempdir().unwrap();
+        let folder = tempfile::Builder::new()
+            .prefix("virtdiskd-")
+            .tempdir()
+            .unwrap();
         let service = Service::at(&folder.path().join("run"));
-        let mut host = Self { folder, broker: None, service };
+        let mut host = Self {
+            folder,
+            broker: None,
+            service,
+        };
         host.start_broker();
         host
     }
@@ -75,7 +86,10 @@ impl Host {
             .args(["--idle", "600", "--runtime-dir"])
             .arg(self.run())
             .stdin(Stdio::null())
-            .env("VIRTDISKD_LOG", std::env::var("VIRTDISKD_LOG").unwrap_or("error".into()))
+            .env(
+                "VIRTDISKD_LOG",
+                std::env::var("VIRTDISKD_LOG").unwrap_or("error".into()),
+            )
             .spawn()
             .unwrap();
         self.broker = Some(child);
@@ -121,7 +135,10 @@ impl Host {
     pub fn create(&self, name: &str, size: u64, flags: CreateFlags) -> VirtualDisk {
         let options = CreateOptions {
             flags,
-            parameters: CreateParameters { maximum_size: size, ..CreateParameters::default() },
+            parameters: CreateParameters {
+                maximum_size: size,
+                ..CreateParameters::default()
+            },
             ..CreateOptions::default()
         };
         self.service.create(self.path(name), &options).unwrap()
@@ -129,12 +146,14 @@ impl Host {
 
     /// A version 1 handle.
     pub fn open(&self, name: &str, access: AccessMask) -> virtdisk::Result<VirtualDisk> {
-        self.service.open(self.path(name), &OpenOptions::with_access(access))
+        self.service
+            .open(self.path(name), &OpenOptions::with_access(access))
     }
 
     /// A version 2 handle.
     pub fn open_v2(&self, name: &str, read_only: bool) -> virtdisk::Result<VirtualDisk> {
-        self.service.open(self.path(name), &OpenOptions::v2(read_only))
+        self.service
+            .open(self.path(name), &OpenOptions::v2(read_only))
     }
 
     /// Worker processes of this host's broker.
@@ -162,8 +181,10 @@ impl Drop for Host {
                 }
             }
             if let Ok(handle) = self.service.open_attached(&disk.device) {
-                let options =
-                    DetachOptions { in_use: InUse::WhenFree, ..DetachOptions::default() };
+                let options = DetachOptions {
+                    in_use: InUse::WhenFree,
+                    ..DetachOptions::default()
+                };
                 let _ = handle.detach_with(&options);
             }
         }
@@ -183,7 +204,11 @@ impl Drop for Host {
 pub fn workers_of(broker: u32) -> Vec<i32> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|n| n.parse::<i32>().ok())
+        else {
             continue;
         };
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -198,12 +223,16 @@ pub fn workers_of(broker: u32) -> Vec<i32> {
 
 /// Attach options.
 pub fn attach_with(flags: AttachFlags) -> AttachOptions {
-    AttachOptions { flags, ..AttachOptions::default() }
+    AttachOptions {
+        flags,
+        ..AttachOptions::default()
+    }
 }
 
 /// Attaches permanently, for writing.
 pub fn attach_permanent(disk: &VirtualDisk) -> Attached {
-    disk.attach(&attach_with(AttachFlags::PERMANENT_LIFETIME)).unwrap()
+    disk.attach(&attach_with(AttachFlags::PERMANENT_LIFETIME))
+        .unwrap()
 }
 
 /// Waits until something holds.
@@ -218,7 +247,10 @@ pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
 /// Is a loop device bound to anything?
 pub fn is_bound(device: &Path) -> bool {
     let name = device.file_name().unwrap().to_str().unwrap();
-    Path::new("/sys/block").join(name).join("loop/backing_file").exists()
+    Path::new("/sys/block")
+        .join(name)
+        .join("loop/backing_file")
+        .exists()
 }
 
 /// SHA-256 of a file or device.
@@ -256,7 +288,10 @@ pub fn write_device(device: &Path, bytes: &[u8], offset: u64) {
 /// Reads bytes of a device.
 pub fn read_device(device: &Path, length: usize, offset: u64) -> Vec<u8> {
     let mut bytes = vec![0; length];
-    File::open(device).unwrap().read_exact_at(&mut bytes, offset).unwrap();
+    File::open(device)
+        .unwrap()
+        .read_exact_at(&mut bytes, offset)
+        .unwrap();
     bytes
 }
 
@@ -267,7 +302,10 @@ impl Mounted {
     /// Mounts a device.
     pub fn new(device: &Path, place: &Path) -> Self {
         fs::create_dir_all(place).unwrap();
-        run("mount", &[device.to_str().unwrap(), place.to_str().unwrap()]);
+        run(
+            "mount",
+            &[device.to_str().unwrap(), place.to_str().unwrap()],
+        );
         Self(place.to_owned())
     }
 }
@@ -276,7 +314,10 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         // A handle on an image in there may still be closing.
         for _ in 0..100 {
-            let done = Command::new("umount").arg(&self.0).stderr(Stdio::null()).status();
+            let done = Command::new("umount")
+                .arg(&self.0)
+                .stderr(Stdio::null())
+                .status();
             if done.is_ok_and(|status| status.success()) {
                 return;
             }
