@@ -242,7 +242,7 @@ impl Engine {
     }
 
     /// Brings a served disk's worker back, or gives the disk up.
-    fn revive(&self, state: &mut State) {
+    pub(crate) fn revive(&self, state: &mut State) {
         loop {
             let Some(attachment) = &mut state.attachment else {
                 return;

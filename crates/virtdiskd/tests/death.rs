@@ -29,7 +29,11 @@ fn fio(device: &Path, extra: &[&str]) -> Command {
         "--ioengine=libaio",
         "--verify=crc32c",
     ])
-    .args(["--verify_fatal=1", "--output-format=terse"])
+    .args([
+        "--verify_fatal=1",
+        "--verify_state_save=0",
+        "--output-format=terse",
+    ])
     .arg(format!("--filename={}", device.display()))
     .args(extra)
     .stdout(Stdio::null());
@@ -314,4 +318,74 @@ fn a_worker_killed_during_detach_does_not_stop_it() {
         assert_eq!(read_device(&device, 8 << 20, MIB), vec![round + 1; 8 << 20]);
         assert!(disk.detach(DetachFlags::NONE).unwrap().gone);
     }
+}
+
+// Data that can't be made durable: detach says so and changes nothing; when the file works
+// again, a later detach succeeds.
+#[test]
+fn a_failed_write_back_is_told_and_does_not_last_for_ever() {
+    let host = host!();
+    need_tool!("mkfs.ext4", "mount");
+    let small = host.path("small");
+    std::fs::create_dir(&small).unwrap();
+    run(
+        "mount",
+        &[
+            "-t",
+            "tmpfs",
+            "-o",
+            "size=24m",
+            "tmpfs",
+            small.to_str().unwrap(),
+        ],
+    );
+    let small = Mounted(small);
+    let volume = small.0.join("volume");
+    File::create(&volume).unwrap().set_len(256 * MIB).unwrap();
+    let volume_name = volume.to_str().unwrap();
+    run(
+        "mkfs.ext4",
+        &["-q", "-O", "^has_journal", "-E", "nodiscard", volume_name],
+    );
+    run("tune2fs", &["-e", "continue", volume_name]);
+    let mounted = Mounted::new(&volume, &host.path("mnt"));
+    let options = virtdisk::CreateOptions {
+        parameters: virtdisk::CreateParameters {
+            maximum_size: 128 * MIB,
+            ..virtdisk::CreateParameters::default()
+        },
+        ..virtdisk::CreateOptions::default()
+    };
+    let disk = host
+        .service()
+        .create(mounted.0.join("a.vhd"), &options)
+        .unwrap();
+    let device = attach_permanent(&disk).device;
+    // More than the tmpfs below holds, at places that are allocated already.
+    let file = File::options().write(true).open(&device).unwrap();
+    let mut failed = false;
+    for i in 0..48_u64 {
+        let wrote = file.write_all_at(&vec![7; MIB as usize], i * MIB);
+        failed |= wrote.and_then(|()| file.sync_all()).is_err();
+    }
+    drop(file);
+    assert!(failed, "24 MiB do not hold 48");
+    let refused = disk.detach(DetachFlags::NONE);
+    let first = refused.as_ref().err().map(|e| e.code().0);
+    if let Some(code) = first {
+        assert!(![21, 170].contains(&code), "{code} says something else");
+        assert!(is_bound(&device));
+    }
+    run(
+        "mount",
+        &["-o", "remount,size=400m", small.0.to_str().unwrap()],
+    );
+    wait_for("detach to work again", || {
+        match disk.detach(DetachFlags::NONE) {
+            Ok(answer) => answer.gone,
+            Err(error) => error.code().0 == 21,
+        }
+    });
+    assert!(!is_bound(&device));
+    println!("first detach: {first:?}");
 }

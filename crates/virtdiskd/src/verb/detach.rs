@@ -137,14 +137,28 @@ impl Engine {
         if attachment.read_only || attachment.stage == Stage::Failed {
             return Ok(());
         }
-        if let Some(device) = attachment.device.clone() {
-            self.patiently(state, move || device.sync())
-                .map_err(|e| system(&format!("{}: writing back the device", state.file), &e))?;
+        let synced = match attachment.device.clone() {
+            Some(device) => self
+                .patiently(state, move || device.sync())
+                .map_err(|e| system(&format!("{}: writing back the device", state.file), &e)),
+            None => Ok(()),
+        };
+        let durable = synced.and_then(|()| match state.is_served() {
+            true => state.ask(&Question::Flush).map(drop),
+            false => Ok(()),
+        });
+        durable.inspect_err(|_| self.renew(state))
+    }
+
+    /// After a failed write-back an image takes no more writes until it is opened anew. The caller
+    /// was told; a fresh worker opens it anew, so that the disk can be used and detached when the
+    /// file works again.
+    fn renew(&self, state: &mut State) {
+        if let (true, Some(link)) = (state.is_served(), &state.worker) {
+            link.kill();
+            link.wait_end();
+            self.revive(state);
         }
-        if state.is_served() {
-            state.ask(&Question::Flush)?;
-        }
-        Ok(())
     }
 
     /// The device is gone: ends the worker, makes the file durable, forgets the attachment.
