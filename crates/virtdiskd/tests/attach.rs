@@ -426,11 +426,19 @@ fn qemu_and_the_service_refuse_each_others_images() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let refused = (0..200).any(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-        host.open("a.vhd", AccessMask::ALL)
-            .is_err_and(|e| e.code().0 == 32)
+    // It holds the image once it has the file open.
+    wait_for("qemu to open the image", || {
+        let fds = fs::read_dir(format!("/proc/{}/fd", qemu.id()))
+            .into_iter()
+            .flatten();
+        fds.flatten()
+            .filter_map(|fd| fs::read_link(fd.path()).ok())
+            .any(|t| t == path)
     });
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let refused = host
+        .open("a.vhd", AccessMask::ALL)
+        .is_err_and(|e| e.code().0 == 32);
     drop(qemu.stdin.take());
     qemu.wait().unwrap();
     assert!(refused, "the service took an image that qemu had open");

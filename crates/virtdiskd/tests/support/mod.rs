@@ -180,12 +180,15 @@ impl Drop for Host {
                     let _ = Command::new("swapoff").arg(&holder.node).status();
                 }
             }
-            if let Ok(handle) = self.service.open_attached(&disk.device) {
-                let options = DetachOptions {
-                    in_use: InUse::WhenFree,
-                    ..DetachOptions::default()
-                };
-                let _ = handle.detach_with(&options);
+            let options = DetachOptions {
+                in_use: InUse::WhenFree,
+                ..DetachOptions::default()
+            };
+            let handle = self.service.open_attached(&disk.device);
+            let detached = handle.and_then(|handle| handle.detach_with(&options));
+            if detached.is_err() && !disk.device.is_empty() {
+                // Damaged on purpose by the test: the device goes without the service's blessing.
+                let _ = Command::new("losetup").args(["-d", &disk.device]).status();
             }
         }
         if let Some(mut broker) = self.broker.take() {
