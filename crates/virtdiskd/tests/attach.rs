@@ -66,10 +66,7 @@ fn the_right_decides_how_a_disk_may_be_attached() {
     drop(host.dynamic("a.vhd", 8 * MIB));
     let read = host.open("a.vhd", AccessMask::READ).unwrap();
     assert_eq!(refused(&read, AttachFlags::NONE), 5);
-    let device = read
-        .attach(&attach_with(AttachFlags::READ_ONLY))
-        .unwrap()
-        .device;
+    let device = attach(&read, AttachFlags::READ_ONLY).device;
     // R-ATT-21
     let writer = File::options().write(true).open(&device);
     let failed = writer.and_then(|f| f.write_all_at(&[1; 512], 0).and_then(|()| f.sync_all()));
@@ -85,7 +82,7 @@ fn the_right_decides_how_a_disk_may_be_attached() {
     assert_eq!(refused(&info, AttachFlags::READ_ONLY), 5);
     drop(info);
     let all = host.open("a.vhd", AccessMask::ALL).unwrap();
-    all.attach(&attach_with(AttachFlags::READ_ONLY)).unwrap();
+    attach(&all, AttachFlags::READ_ONLY);
 }
 
 // R-OPEN-17, R-OPEN-18
@@ -95,9 +92,7 @@ fn version_2_handles_are_limited_by_their_booleans() {
     drop(host.dynamic("a.vhd", 8 * MIB));
     let read_only = host.open_v2("a.vhd", true).unwrap();
     assert_eq!(refused(&read_only, AttachFlags::NONE), 5);
-    read_only
-        .attach(&attach_with(AttachFlags::READ_ONLY))
-        .unwrap();
+    attach(&read_only, AttachFlags::READ_ONLY);
     let info = OpenOptions {
         parameters: OpenParameters::V2 {
             get_info_only: true,
@@ -134,10 +129,7 @@ fn an_iso_is_attached_read_only_or_not_at_all() {
     assert_eq!(refused(&disk, AttachFlags::NONE), 87);
     let both = AttachFlags::READ_ONLY | AttachFlags::NO_LOCAL_HOST;
     assert_eq!(refused(&disk, both), 87);
-    let device = disk
-        .attach(&attach_with(AttachFlags::READ_ONLY))
-        .unwrap()
-        .device;
+    let device = attach(&disk, AttachFlags::READ_ONLY).device;
     assert_eq!(sha256(&device), sha256(&image));
     let name = device.file_name().unwrap().to_str().unwrap().to_owned();
     let sector = fs::read_to_string(format!("/sys/block/{name}/queue/logical_block_size"));
@@ -181,10 +173,7 @@ fn an_iso_with_a_cut_tail_is_padded_with_zeros() {
         .set_len(length)
         .unwrap();
     let disk = host.open("a.iso", AccessMask::READ).unwrap();
-    let device = disk
-        .attach(&attach_with(AttachFlags::READ_ONLY))
-        .unwrap()
-        .device;
+    let device = attach(&disk, AttachFlags::READ_ONLY).device;
     let shown = fs::read(&device).unwrap();
     let mut expected = fs::read(&image).unwrap();
     expected.resize(expected.len().next_multiple_of(2048), 0);
@@ -322,6 +311,7 @@ fn the_death_of_the_owner_detaches_or_leaves_a_permanent_disk() {
         let mut child = child.unwrap();
         wait_for("the attachment", || !host.attached().is_empty());
         let device = host.attached()[0].device.clone();
+        remember(Path::new(&device));
         child.kill().unwrap();
         child.wait().unwrap();
         if stays {
@@ -349,8 +339,7 @@ fn attach_and_wait() {
     let disk = service
         .open(&image, &OpenOptions::with_access(AccessMask::ALL))
         .unwrap();
-    disk.attach(&attach_with(AttachFlags::from_bits_retain(flags)))
-        .unwrap();
+    attach(&disk, AttachFlags::from_bits_retain(flags));
     std::thread::sleep(std::time::Duration::from_secs(60));
 }
 
@@ -384,7 +373,7 @@ fn a_permanently_attached_disk_is_opened_with_detach() {
     drop(host.dynamic("a.vhd", 8 * MIB));
     let disk = host.open("a.vhd", AccessMask::READ).unwrap();
     let flags = AttachFlags::READ_ONLY | AttachFlags::PERMANENT_LIFETIME;
-    disk.attach(&attach_with(flags)).unwrap();
+    attach(&disk, flags);
     drop(disk);
     wait_for("the handle to close", || host.attached()[0].handles == 0);
     let code = |access| host.open("a.vhd", access).err().map_or(0, |e| e.code().0);

@@ -85,10 +85,7 @@ fn a_worker_killed_again_and_again_loses_nothing() {
         host.open("a.vhd", AccessMask::READ)
     });
     let again = again.unwrap();
-    let device = again
-        .attach(&attach_with(AttachFlags::READ_ONLY))
-        .unwrap()
-        .device;
+    let device = attach(&again, AttachFlags::READ_ONLY).device;
     assert_eq!(sha256(&device), seen);
     assert!(again.detach(DetachFlags::NONE).unwrap().gone);
     drop(again);
@@ -113,10 +110,7 @@ fn read_device_of(host: &Host, length: u64) -> Vec<u8> {
         found.is_some()
     });
     let disk = found.unwrap();
-    let device = disk
-        .attach(&attach_with(AttachFlags::READ_ONLY))
-        .unwrap()
-        .device;
+    let device = attach(&disk, AttachFlags::READ_ONLY).device;
     read_device(&device, usize::try_from(length).unwrap(), 0)
 }
 
@@ -170,10 +164,7 @@ fn the_next_broker_adopts_what_is_attached() {
             found.is_some()
         });
         let disk = found.unwrap();
-        let device = disk
-            .attach(&attach_with(AttachFlags::READ_ONLY))
-            .unwrap()
-            .device;
+        let device = attach(&disk, AttachFlags::READ_ONLY).device;
         assert_eq!(read_device(&device, name.len(), 5 * MIB), name.as_bytes());
     }
 }
@@ -210,7 +201,7 @@ fn orphans(host: &Host) -> Vec<i32> {
 fn a_broker_that_dies_takes_what_is_not_permanent_along() {
     let mut host = host!();
     let disk = host.dynamic("a.vhd", 8 * MIB);
-    let device = disk.attach(&attach_with(AttachFlags::NONE)).unwrap().device;
+    let device = attach(&disk, AttachFlags::NONE).device;
     write_device(&device, &[3; 4096], MIB);
     host.kill_broker();
     assert_eq!(read_device(&device, 4096, MIB), vec![3; 4096]);
@@ -228,10 +219,7 @@ fn read_device_after(host: &Host) -> Vec<u8> {
         found.is_some()
     });
     let disk = found.unwrap();
-    let device = disk
-        .attach(&attach_with(AttachFlags::READ_ONLY))
-        .unwrap()
-        .device;
+    let device = attach(&disk, AttachFlags::READ_ONLY).device;
     read_device(&device, 4096, MIB)
 }
 
@@ -275,10 +263,7 @@ fn a_full_host_disk_is_the_writers_error_alone() {
         found.is_some()
     });
     let disk = found.unwrap();
-    let device = disk
-        .attach(&attach_with(AttachFlags::READ_ONLY))
-        .unwrap()
-        .device;
+    let device = attach(&disk, AttachFlags::READ_ONLY).device;
     assert_eq!(read_device(&device, 4096, 0), vec![1; 4096]);
     assert!(disk.detach(DetachFlags::NONE).unwrap().gone);
 }
@@ -311,10 +296,7 @@ fn a_worker_killed_during_detach_does_not_stop_it() {
         assert!(answer.unwrap().gone);
         killer.join().unwrap();
         closer.join().unwrap();
-        let device = disk
-            .attach(&attach_with(AttachFlags::READ_ONLY))
-            .unwrap()
-            .device;
+        let device = attach(&disk, AttachFlags::READ_ONLY).device;
         assert_eq!(read_device(&device, 8 << 20, MIB), vec![round + 1; 8 << 20]);
         assert!(disk.detach(DetachFlags::NONE).unwrap().gone);
     }

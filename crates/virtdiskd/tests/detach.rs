@@ -222,7 +222,7 @@ fn in_use_is_busy_names_the_holder_and_changes_nothing() {
     for flags in [AttachFlags::NONE, AttachFlags::PERMANENT_LIFETIME] {
         let name = format!("{}.vhd", flags.bits());
         let disk = host.dynamic(&name, 8 * MIB);
-        let device = disk.attach(&attach_with(flags)).unwrap().device;
+        let device = attach(&disk, flags).device;
         let holder = File::open(&device).unwrap();
         let error = disk.detach(DetachFlags::NONE).unwrap_err();
         assert_eq!(error.code().0, 170);
@@ -271,7 +271,7 @@ fn refuse_and_when_free_are_kept_apart() {
 fn the_last_handle_ends_an_attachment_that_is_not_permanent() {
     let host = host!();
     let disk = host.dynamic("a.vhd", 8 * MIB);
-    let device = disk.attach(&attach_with(AttachFlags::NONE)).unwrap().device;
+    let device = attach(&disk, AttachFlags::NONE).device;
     let other = host.open("a.vhd", AccessMask::GET_INFO).unwrap();
     drop(disk);
     wait_for("the first handle to close", || {
@@ -454,9 +454,7 @@ fn after_success_nothing_is_left_and_the_data_are_in_the_file() {
 fn a_disk_without_a_host_device_detaches_the_same() {
     let host = host!();
     let disk = host.dynamic("a.vhd", 8 * MIB);
-    let attached = disk
-        .attach(&attach_with(AttachFlags::NO_LOCAL_HOST))
-        .unwrap();
+    let attached = attach(&disk, AttachFlags::NO_LOCAL_HOST);
     assert_eq!(attached.device, Path::new(""));
     assert_eq!(disk.physical_path().unwrap_err().code().0, 55);
     use std::os::unix::fs::FileExt;

@@ -15,10 +15,7 @@ use virtdisk::{AccessMask, AttachFlags, DetachFlags};
 fn hash_attached(host: &Host, image: &Path) -> String {
     let options = virtdisk::OpenOptions::with_access(AccessMask::READ);
     let disk = host.service().open(image, &options).unwrap();
-    let device = disk
-        .attach(&attach_with(AttachFlags::READ_ONLY))
-        .unwrap()
-        .device;
+    let device = attach(&disk, AttachFlags::READ_ONLY).device;
     let hash = sha256(&device);
     assert!(disk.detach(DetachFlags::NONE).unwrap().gone);
     hash
@@ -59,10 +56,7 @@ fn the_virtual_pc_image_has_the_size_of_its_geometry() {
     };
     let options = virtdisk::OpenOptions::with_access(AccessMask::READ);
     let disk = host.service().open(corpus.path(name), &options).unwrap();
-    let device = disk
-        .attach(&attach_with(AttachFlags::READ_ONLY))
-        .unwrap()
-        .device;
+    let device = attach(&disk, AttachFlags::READ_ONLY).device;
     let block = device.file_name().unwrap().to_str().unwrap().to_owned();
     let sectors = fs::read_to_string(format!("/sys/block/{block}/size")).unwrap();
     assert_eq!(
@@ -109,7 +103,7 @@ fn ntfs_3g_reads_the_partitions_of_real_images() {
     for name in names {
         let options = virtdisk::OpenOptions::with_access(AccessMask::READ);
         let disk = host.service().open(corpus.path(name), &options).unwrap();
-        let attached = disk.attach(&attach_with(AttachFlags::READ_ONLY)).unwrap();
+        let attached = attach(&disk, AttachFlags::READ_ONLY);
         let node = attached.partitions.first().unwrap_or(&attached.device);
         let place = host.path("ntfs");
         fs::create_dir_all(&place).unwrap();
@@ -165,7 +159,7 @@ fn round_trip(kind: &str, make: &[&str], check: &[&str], size: u64) {
         } else {
             AttachFlags::NONE
         };
-        let device = disk.attach(&attach_with(flags)).unwrap().device;
+        let device = attach(&disk, flags).device;
         run(
             check[0],
             &[&check[1..], &[device.to_str().unwrap()]].concat(),

@@ -242,7 +242,7 @@ fn a_worker_has_no_rights() {
 fn handles_are_inherited_and_passed_on_like_any_descriptor() {
     let host = host!();
     let disk = host.dynamic("a.vhd", 8 * MIB);
-    let device = disk.attach(&attach_with(AttachFlags::NONE)).unwrap().device;
+    let device = attach(&disk, AttachFlags::NONE).device;
     let copy = disk.into_fd();
     let second = copy.try_clone().unwrap();
     drop(copy);

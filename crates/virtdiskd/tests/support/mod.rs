@@ -2,11 +2,13 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test that can't be set up fails")]
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
@@ -232,10 +234,34 @@ pub fn attach_with(flags: AttachFlags) -> AttachOptions {
     }
 }
 
+/// Attaches, and remembers which disk the node is.
+pub fn attach(disk: &VirtualDisk, flags: AttachFlags) -> Attached {
+    let attached = disk.attach(&attach_with(flags)).unwrap();
+    if !attached.device.as_os_str().is_empty() {
+        remember(&attached.device);
+    }
+    attached
+}
+
+/// Remembers which disk a node is now.
+pub fn remember(device: &Path) {
+    MADE.lock()
+        .unwrap()
+        .insert(device.to_owned(), sequence_of(device));
+}
+
 /// Attaches permanently, for writing.
 pub fn attach_permanent(disk: &VirtualDisk) -> Attached {
-    disk.attach(&attach_with(AttachFlags::PERMANENT_LIFETIME))
-        .unwrap()
+    attach(disk, AttachFlags::PERMANENT_LIFETIME)
+}
+
+/// The kernel's number of the disk that each node was when it was attached.
+static MADE: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
+
+/// The kernel's number of the disk that a node is now.
+fn sequence_of(device: &Path) -> String {
+    let name = device.file_name().unwrap();
+    fs::read_to_string(Path::new("/sys/block").join(name).join("diskseq")).unwrap()
 }
 
 /// Waits until something holds.
@@ -247,13 +273,15 @@ pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Is a loop device bound to anything?
+/// Is a loop device bound, to what this test attached? Other tests use the same nodes.
 pub fn is_bound(device: &Path) -> bool {
     let name = device.file_name().unwrap().to_str().unwrap();
-    Path::new("/sys/block")
+    let bound = Path::new("/sys/block")
         .join(name)
         .join("loop/backing_file")
-        .exists()
+        .exists();
+    let made = MADE.lock().unwrap().get(device).cloned();
+    bound && made.is_none_or(|sequence| sequence == sequence_of(device))
 }
 
 /// SHA-256 of a file or device.
