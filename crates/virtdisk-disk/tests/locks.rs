@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -15,10 +16,15 @@ use virtdisk_testkit::{has_program, skip};
 struct Image {
     folder: TempDir,
     path: PathBuf,
+    /// One test at a time: between another test's fork and exec a child would hold copies of this
+    /// test's descriptors, and so keep their locks after they are closed here.
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Image {
     fn new() -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = TempDir::with_prefix("virtdisk-lock-").unwrap();
         let path = folder.path().join("disk.vhd");
         if has_qemu() {
@@ -31,7 +37,11 @@ impl Image {
         } else {
             File::create(&path).unwrap();
         }
-        Self { folder, path }
+        Self {
+            folder,
+            path,
+            _alone: alone,
+        }
     }
 
     fn open(&self) -> File {
@@ -333,6 +343,9 @@ fn a_refused_lock_leaves_nothing_behind() {
 
 #[test]
 fn a_lock_lives_as_long_as_the_last_copy_of_the_descriptor() {
+    if !has_program("sleep") {
+        skip!("sleep is not installed");
+    }
     let image = Image::new();
     let file = image.open();
     lock::acquire(&file, Level::Write).unwrap();

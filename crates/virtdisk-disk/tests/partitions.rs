@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use virtdisk_disk::partition::{self, Partition};
 use virtdisk_disk::{Disk, Format, Store};
@@ -34,9 +34,14 @@ fn sfdisk(path: &Path, script: &str) {
     assert!(child.wait().unwrap().success(), "sfdisk refused: {script}");
 }
 
+/// An empty file. Its name ends in a letter: behind a digit sfdisk writes a "p" before the number.
+fn image_file() -> tempfile::NamedTempFile {
+    tempfile::Builder::new().suffix(".img").tempfile().unwrap()
+}
+
 /// A 64 MiB disk with the table that a tool makes.
 fn with_table(make: impl FnOnce(&Path)) -> Vec<u8> {
-    let file = tempfile::NamedTempFile::new().unwrap();
+    let file = image_file();
     file.as_file().set_len(SIZE).unwrap();
     make(file.path());
     std::fs::read(file.path()).unwrap()
@@ -44,7 +49,7 @@ fn with_table(make: impl FnOnce(&Path)) -> Vec<u8> {
 
 /// The partitions that `sfdisk --dump` prints, in bytes.
 fn dumped(bytes: &[u8]) -> Vec<Partition> {
-    let file = tempfile::NamedTempFile::new().unwrap();
+    let file = image_file();
     std::fs::write(file.path(), bytes).unwrap();
     let output = Command::new("sfdisk")
         .arg("--dump")
@@ -95,23 +100,23 @@ fn part(number: u32, offset: u64, len: u64) -> Partition {
 }
 
 fn gpt_table() -> Vec<u8> {
-    with_table(|path| {
-        sfdisk(
-            path,
-            "label: gpt\nsize=10M\nstart=30M, size=4M\n3: start=40M, size=5000\n",
-        );
-    })
+    static TABLE: OnceLock<Vec<u8>> = OnceLock::new();
+    let script = "label: gpt\nsize=10M\nstart=30M, size=4M\n3: start=40M, size=5000\n";
+    TABLE
+        .get_or_init(|| with_table(|path| sfdisk(path, script)))
+        .clone()
 }
 
 fn mbr_table() -> Vec<u8> {
-    with_table(|path| {
-        let table = "label: dos\n\
-                     1: start=2048, size=10M, type=7, bootable\n\
-                     2: start=16M, size=40M, type=f\n\
-                     3: start=58M, size=1M, type=83\n\
-                     5: size=4M\n6: size=5M\n7: size=6M\n";
-        sfdisk(path, table);
-    })
+    static TABLE: OnceLock<Vec<u8>> = OnceLock::new();
+    let script = "label: dos\n\
+                  1: start=2048, size=10M, type=7, bootable\n\
+                  2: start=16M, size=40M, type=f\n\
+                  3: start=58M, size=1M, type=83\n\
+                  5: size=4M\n6: size=5M\n7: size=6M\n";
+    TABLE
+        .get_or_init(|| with_table(|path| sfdisk(path, script)))
+        .clone()
 }
 
 #[test]
@@ -397,6 +402,6 @@ fn random_damage_never_panics_and_stays_bounded() {
 /// Sectors that are not all zeros.
 fn used_sectors(bytes: &[u8]) -> Vec<u64> {
     let sectors = bytes.chunks(SECTOR).enumerate();
-    let used = sectors.filter(|(_, sector)| sector.iter().any(|&byte| byte != 0));
+    let used = sectors.filter(|(_, sector)| *sector != [0; SECTOR]);
     used.map(|(index, _)| index as u64).collect()
 }

@@ -89,6 +89,13 @@ impl Shape {
     }
 }
 
+/// A folder where a flush costs nothing, for tests with thousands of them.
+fn quick_folder() -> TempDir {
+    TempDir::new_in("/dev/shm")
+        .or_else(|_| TempDir::new())
+        .unwrap()
+}
+
 fn open(path: &Path, writable: bool) -> virtdisk_disk::Result<Disk> {
     let file = OpenOptions::new()
         .read(true)
@@ -108,7 +115,7 @@ fn open(path: &Path, writable: bool) -> virtdisk_disk::Result<Disk> {
 #[test]
 fn every_format_conforms_over_a_real_file() {
     let mut rng = Rng::announced("every_format_conforms_over_a_real_file");
-    let folder = TempDir::new().unwrap();
+    let folder = quick_folder();
     for shape in SHAPES {
         let path = shape.create(folder.path());
         let disk = open(&path, true).unwrap();
@@ -126,7 +133,7 @@ fn every_format_conforms_over_a_real_file() {
 #[test]
 fn every_format_agrees_with_the_model_through_closes_and_kills() {
     let mut rng = Rng::announced("every_format_agrees_with_the_model_through_closes_and_kills");
-    let folder = TempDir::new().unwrap();
+    let folder = quick_folder();
     for shape in SHAPES {
         let path = shape.create(folder.path());
         let mut model = SectorModel::new(shape.size);
@@ -379,9 +386,10 @@ fn space_is_counted_and_given_back_by_a_trim() {
     disk.trim(0, 4 * MIB).unwrap();
     disk.flush().unwrap();
     let trimmed = disk.physical().unwrap();
+    // The file system may need a block more to write down where the holes are.
     assert_eq!(trimmed.blocks_allocated, 1);
     assert!(
-        trimmed.allocated_bytes <= full.allocated_bytes - 4 * MIB,
+        trimmed.allocated_bytes <= full.allocated_bytes - 4 * MIB + 64 * 1024,
         "{trimmed:?}"
     );
 }

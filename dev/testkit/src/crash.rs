@@ -2,9 +2,7 @@
 //!
 //! Between two flushes a disk may have kept none of the changes, the first few, any one alone, all
 //! but one, or a part of one: a 512-byte sector is whole, nothing larger is promised. Images are
-//! built one at a time by an iterator, so a long recording costs little memory.
-//!
-//! A kill of the process (not of the machine) loses nothing that was written:
+//! built one at a time. A kill of the process (not of the machine) loses nothing that was written:
 //! [`CrashStore::kill_images`].
 //!
 //! Tests call [`CrashStore::mark`] when an operation on the disk was answered, and learn from each

@@ -27,10 +27,10 @@ pub use model::{SectorModel, Verb};
 pub use pages::Pages;
 pub use rng::Rng;
 
-/// Prints `SKIP <test>: <reason>` and returns from the test.
+/// Prints `SKIP <test>: <reason>` on a line of its own and returns from the test.
 ///
-/// The test's name is the thread's, as the test harness names it. `xtask` counts these lines, so a
-/// test that lacks a tool, a right or the corpus is never a silent pass.
+/// `xtask` counts these lines, so a test that lacks a tool, a right or the corpus is never a silent
+/// pass.
 ///
 /// ```no_run
 /// # fn main() {
@@ -43,40 +43,22 @@ pub use rng::Rng;
 #[macro_export]
 macro_rules! skip {
     ($($reason:tt)*) => {{
-        $crate::report_skip(&format!($($reason)*));
+        fn here() {}
+        $crate::report_skip(std::any::type_name_of_val(&here), &format!($($reason)*));
         return;
     }};
 }
 
-/// Writes the line of [`skip!`] to the process's own standard error, past the harness's capture,
-/// and appends it to the file that `VIRTDISK_SKIP_LOG` names, where runners that keep the output
-/// of passing tests to themselves can't hide it.
-pub fn report_skip(reason: &str) {
+/// Writes the line of [`skip!`] to the process's own standard error, past the harness's capture.
+/// `place` is the path of an item inside the test.
+pub fn report_skip(place: &str, reason: &str) {
     use std::io::Write as _;
-    let thread = std::thread::current();
-    let name = thread.name().unwrap_or("unnamed test");
-    let name = std::env::var("NEXTEST_TEST_NAME").unwrap_or_else(|_| name.to_owned());
-    let suite = std::env::current_exe().unwrap_or_default();
-    let suite = suite
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    // Cargo puts a hash behind the name of a test program.
-    let suite = suite
-        .rsplit_once('-')
-        .map_or(suite.as_str(), |(suite, _)| suite);
+    let test = place.strip_suffix("::here").unwrap_or(place);
     let reason = reason.replace('\n', " ");
-    // The harness captures print macros, not a handle's own writes: the line always shows.
-    let line = format!("SKIP {suite} {name}: {reason}\n");
+    // The harness captures print macros, not a handle's own writes: the line always shows. It may
+    // have left "test NAME ... " on the line before.
+    let line = format!("\nSKIP {test}: {reason}\n");
     drop(std::io::stderr().write_all(line.as_bytes()));
-    if let Some(log) = std::env::var_os("VIRTDISK_SKIP_LOG") {
-        let log = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(log);
-        drop(log.and_then(|mut log| log.write_all(line.as_bytes())));
-    }
 }
 
 /// Whether a program of that name stands in one of the folders of `PATH`.

@@ -394,7 +394,10 @@ impl VhdBuilder {
         };
         let table = table_place(header) + (self.table.len() as u64 * 4).next_multiple_of(SECTOR);
         let slot = self.bitmap_len() + u64::from(header.block_size);
-        self.blocks.iter().map(|block| block.at + slot).fold(table, u64::max)
+        self.blocks
+            .iter()
+            .map(|block| block.at + slot)
+            .fold(table, u64::max)
     }
 
     /// Where Windows puts the next bitmap, and the footer.
@@ -420,7 +423,11 @@ impl VhdBuilder {
     pub fn block_with(&mut self, number: u32, data: &[u8], bitmap: Vec<u8>) -> u64 {
         let at = self.next_place();
         self.table[number as usize] = (at / SECTOR) as u32;
-        self.blocks.push(Block { at, bitmap, data: data.to_vec() });
+        self.blocks.push(Block {
+            at,
+            bitmap,
+            data: data.to_vec(),
+        });
         at
     }
 
@@ -434,8 +441,11 @@ impl VhdBuilder {
                 file.write(&self.copy.as_ref().unwrap_or(&self.footer).bytes(), 0);
             }
             file.write(&header.bytes(), 512);
-            let mut table: Vec<u8> =
-                self.table.iter().flat_map(|entry| entry.to_be_bytes()).collect();
+            let mut table: Vec<u8> = self
+                .table
+                .iter()
+                .flat_map(|entry| entry.to_be_bytes())
+                .collect();
             table.resize(table.len().next_multiple_of(512), self.table_padding);
             file.write(&table, table_place(header));
             for block in &self.blocks {
@@ -446,7 +456,11 @@ impl VhdBuilder {
             }
         }
         if self.write_footer {
-            let place = if self.header.is_some() { self.next_place() } else { self.end() };
+            let place = if self.header.is_some() {
+                self.next_place()
+            } else {
+                self.end()
+            };
             let bytes = self.footer.bytes();
             let len = if self.short_footer { 511 } else { 512 };
             file.write(&bytes[..len], self.footer_at.unwrap_or(place));

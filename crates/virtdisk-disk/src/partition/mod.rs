@@ -2,9 +2,9 @@
 //!
 //! Some kernels have no parser for MBR and GPT; the nodes are then made from what is read here.
 //! The bytes are the guest's and may be hostile: at most 128 partitions, a bounded number of
-//! reads, nothing outside the disk. A table that makes no sense is no table; partitions that overlap
-//! are kept, as the kernel keeps them. Sectors are the disk's logical ones. An optical disk has no
-//! partitions, whatever a hybrid image says in its first sector.
+//! reads, nothing outside the disk. A table that makes no sense is no table; partitions that
+//! overlap are kept, as the kernel keeps them. Sectors are the disk's logical ones. An optical
+//! disk has no partitions, whatever a hybrid image says in its first sector.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
