@@ -103,6 +103,7 @@ impl Demo {
 
     /// Runs a line that must succeed; gives back what it printed.
     fn answer(&self, line: &str) -> Result<String> {
+        run::go_on()?;
         println!("$ {line}");
         let words = run::output(&mut self.command(line))?;
         print!("{words}");
@@ -111,6 +112,7 @@ impl Demo {
 
     /// Runs a line, its words in the order in which they come; true when it succeeded.
     fn shown(&self, line: &str) -> Result<bool> {
+        run::go_on()?;
         println!("$ {line}");
         let out = std::io::stdout()
             .as_fd()

@@ -63,8 +63,9 @@ fn fuse_connections(connections: &Path, seen: &mut Seen) {
 
 fn services(processes: &Path, seen: &mut Seen) {
     for entry in processes.read_dir().into_iter().flatten().flatten() {
-        let command = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        if command.starts_with("virtdiskd") {
+        let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
+        // A process that has ended and waits for its parent's wait has no command line.
+        if read("comm").starts_with(b"virtdiskd") && !read("cmdline").is_empty() {
             seen.insert(format!("process {} virtdiskd", entry.file_name().display()));
         }
     }
@@ -82,6 +83,23 @@ mod tests {
         assert!(mount("fusectl /sys/fs/fuse/connections fusectl rw 0 0").is_none());
         assert!(mount("/dev/vda / ext4 rw 0 0").is_none());
         assert!(mount("").is_none());
+    }
+
+    #[test]
+    fn a_service_is_seen_until_it_has_ended() {
+        let scratch = crate::place::Scratch::new(&std::env::temp_dir(), "left").unwrap();
+        for (process, line) in [("11", "virtdiskd\0"), ("12", "")] {
+            let folder = scratch.path().join(process);
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join("comm"), "virtdiskd\n").unwrap();
+            std::fs::write(folder.join("cmdline"), line).unwrap();
+        }
+        let mut seen = Seen::new();
+        services(scratch.path(), &mut seen);
+        assert_eq!(
+            seen.into_iter().collect::<Vec<_>>(),
+            ["process 11 virtdiskd"]
+        );
     }
 
     #[test]

@@ -32,6 +32,10 @@ usage: cargo xtask CHORE
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if let Err(error) = run::catch_signals() {
+        eprintln!("xtask: {error:#}");
+        return ExitCode::FAILURE;
+    }
     let done = match words.as_slice() {
         ["setup"] => setup::run(setup::Need::Everything).map(|()| true),
         ["test"] => test::run(),

@@ -1,12 +1,35 @@
 //! Runs programs: quietly with their output in hand, or in the open as a person would type them.
 //!
 //! Promises: a program that is missing or fails becomes an error that says the whole command
-//! line, its exit code and the last of what it said.
+//! line, its exit code and what it said on stderr. Signals end the chore at its next step, through
+//! the guards that undo what it did.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
+
+static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// From here on SIGINT and SIGTERM no longer end this process at once; see [`go_on`].
+pub(crate) fn catch_signals() -> Result<()> {
+    let flag = INTERRUPTED.get_or_init(Arc::default);
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, flag.clone()).context("catch signals")?;
+    }
+    Ok(())
+}
+
+/// An error once a signal has come: for every place where a long chore can end.
+pub(crate) fn go_on() -> Result<()> {
+    let interrupted = INTERRUPTED
+        .get()
+        .is_some_and(|flag| flag.load(Ordering::Relaxed));
+    anyhow::ensure!(!interrupted, "interrupted");
+    Ok(())
+}
 
 /// The command as one would type it, without the environment and the program's folder.
 pub(crate) fn line(command: &Command) -> String {
@@ -34,6 +57,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 
 /// Runs `command` with our own stdout and stderr; true when it ended well.
 pub(crate) fn shown(command: &mut Command) -> Result<bool> {
+    go_on()?;
     let typed = line(command);
     println!("$ {typed}");
     let status = command

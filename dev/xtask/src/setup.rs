@@ -62,7 +62,9 @@ const TOOLS: &[Tool] = &[
     tool(Need::Tests, "blockdev", "util-linux"),
     tool(Need::Tests, "setfattr", "attr"),
     tool(Need::Tests, "man", "man-db"),
-    tool(Need::Everything, "qemu-storage-daemon", "qemu-utils"),
+    tool(Need::Tests, "xorriso", "xorriso"),
+    tool(Need::Tests, "systemd-socket-activate", "systemd"),
+    tool(Need::Tests, "qemu-storage-daemon", "qemu-utils"),
     tool(Need::Everything, "nbdfuse", "libnbd-bin"),
 ];
 

@@ -130,6 +130,7 @@ impl Run {
     /// Runs a test runner, shows its output, counts its closing lines. `--locked` goes behind
     /// the first `1 + verbs` words.
     fn runner(&mut self, name: &str, words: &[&str], verbs: usize) -> Result<()> {
+        run::go_on()?;
         let started = Instant::now();
         let mut words = words.to_vec();
         if self.locked {

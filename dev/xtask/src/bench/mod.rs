@@ -100,6 +100,7 @@ fn disks(service: &Service, folder: &Path, effort: &Effort) -> Result<Vec<Disk>>
         }
     }
     for disk in disks.iter().filter(|disk| disk.writable) {
+        run::go_on()?;
         fio::fill(&disk.device, size)?;
     }
     Ok(disks)
@@ -124,6 +125,7 @@ fn measure(disks: &[Disk], effort: &Effort) -> Result<Vec<Measured>> {
                 .enumerate()
                 .filter(|(_, disk)| fits(disk, pattern))
             {
+                run::go_on()?;
                 let speed = fio::speed(&disk.device, pattern, effort.size_bytes, effort.seconds)
                     .with_context(|| format!("{} on {}", pattern.name, disk.name))?;
                 samples[row][column].push(speed);
