@@ -107,6 +107,16 @@ impl Error {
         error
     }
 
+    /// The error of every write and flush after one that failed, or after close.
+    #[must_use]
+    pub(crate) fn refused() -> Error {
+        Error::new(
+            ErrorKind::WritesRefused,
+            "image",
+            "takes no writes until it is opened again: an earlier one failed, or it was closed",
+        )
+    }
+
     /// With the byte offset in the file at which the trouble is.
     #[must_use]
     pub fn at(mut self, offset: u64) -> Error {

@@ -47,8 +47,8 @@ pub struct OpenOptions {
 ///
 /// # Errors
 /// The kind of what is wrong with it. A format asked for that the content contradicts is
-/// `FormatUnknown`, `FooterMissing` or `IsoCorrupt` (R-PROV-3); raw is never contradicted: it is how
-/// a file that could be two things is opened as the plain one (S-12).
+/// `FormatUnknown`, `FooterMissing` or `IsoCorrupt` (R-PROV-3). Raw is never contradicted: it is
+/// how a file that could be two things is opened as the plain one (S-12).
 pub fn open(store: Arc<dyn Store>, options: &OpenOptions) -> Result<Box<dyn Image>> {
     let format = match options.format {
         Some(format) => format,

@@ -24,7 +24,8 @@ pub(crate) struct Run {
     /// Bytes of the disk that are in the file, from offset 0 on.
     data_len: u64,
     check: Check,
-    closed: AtomicBool,
+    /// A flush failed, or the image was closed.
+    refused: AtomicBool,
 }
 
 impl Run {
@@ -42,7 +43,7 @@ impl Run {
             data_len: data_len.min(facts.virtual_size),
             facts,
             check: Box::new(check),
-            closed: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
         }
     }
 
@@ -54,8 +55,8 @@ impl Run {
                 "is not open for writing",
             ));
         }
-        if self.closed.load(Ordering::Acquire) {
-            return Err(Error::new(ErrorKind::WritesRefused, "image", "was closed"));
+        if self.refused.load(Ordering::Acquire) {
+            return Err(Error::refused());
         }
         Ok(())
     }
@@ -115,12 +116,16 @@ impl Image for Run {
     }
 
     fn flush(&self) -> Result<()> {
-        if !self.writable {
-            return Ok(());
+        match self.writable() {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::ReadOnly => return Ok(()),
+            Err(error) => return Err(error),
         }
-        self.store
-            .flush()
-            .map_err(|error| Error::io("image", "cannot be made durable", error))
+        // The system reports lost bytes once; a later flush would say that all is well.
+        self.store.flush().map_err(|error| {
+            self.refused.store(true, Ordering::Release);
+            Error::io("image", "cannot be made durable", error)
+        })
     }
 
     fn validate(&self) -> Result<()> {
@@ -137,7 +142,7 @@ impl Image for Run {
 
     fn close(&self) -> Result<()> {
         self.flush()?;
-        self.closed.store(true, Ordering::Release);
+        self.refused.store(true, Ordering::Release);
         Ok(())
     }
 }

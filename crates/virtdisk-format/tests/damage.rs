@@ -1,6 +1,7 @@
 //! Damage: every field of footer, copy, header and table set to every kind of nonsense, every bit
 //! flipped, every length cut. Never a panic, a hang or a large allocation; and where the checksum
 //! can tell, never wrong data.
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its functions too")]
 
 mod disk;
 
@@ -199,11 +200,7 @@ fn a_flipped_bit_in_one_footer_costs_nothing_but_a_notice() {
             damaged.write(&[byte[0] ^ 1 << (bit % 8)], at + bit / 8);
             let disk = Disk::open_pages(&damaged, &reading()).unwrap();
             // XenServer's hidden byte is accepted without a new sum (1.10), and reported.
-            assert_eq!(
-                disk.image.facts().notices.is_empty(),
-                false,
-                "bit {bit} at {at}"
-            );
+            assert!(!disk.image.facts().notices.is_empty(), "bit {bit} at {at}");
             if bit % 64 == 0 {
                 assert!(disk.read(0, MIB).unwrap() == wanted);
             }

@@ -1,9 +1,12 @@
 //! The n-th operation of the file fails, for every n: a clean error, an image that still opens, old
 //! data intact, and no write succeeds on ground that an earlier failure left unsure.
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its functions too")]
 
 mod disk;
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use disk::{Disk, pattern, reading, writing};
 use virtdisk_format::{CreateOptions, ErrorKind, Format, Kind, Store, create};
@@ -202,6 +205,83 @@ fn a_full_file_system_leaves_the_image_as_it_was_and_open_for_writing() {
     }
 }
 
+/// A file system with room up to a file offset: the write that reaches it arrives in part.
+struct Small {
+    inner: MemoryStore,
+    room: AtomicU64,
+}
+
+impl Store for Small {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.set_len(len)
+    }
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.inner.read_exact_at(buf, offset)
+    }
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let fits = self.room.load(Ordering::Relaxed).saturating_sub(offset) as usize;
+        if fits >= buf.len() {
+            return self.inner.write_all_at(buf, offset);
+        }
+        // A file that was made longer before its bytes arrived.
+        self.inner
+            .set_len(self.inner.len()?.max(offset + fits as u64))?;
+        self.inner.write_all_at(&buf[..fits], offset)?;
+        Err(io::Error::from_raw_os_error(28))
+    }
+    fn flush(&self) -> io::Result<()> {
+        self.inner.flush()
+    }
+    fn zero(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.inner.zero(offset, len)
+    }
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.inner.allocate(len)
+    }
+}
+
+#[test]
+fn a_file_system_that_fills_up_within_a_write_leaves_a_good_image() {
+    for room in (0x2000..0x2_0000).step_by(0x100) {
+        let (inner, _, _) = new_disk();
+        let inner = MemoryStore::from_pages(inner.pages());
+        let store = Arc::new(Small {
+            inner,
+            room: AtomicU64::new(room),
+        });
+        let disk = Disk::open(store.clone(), &writing()).unwrap();
+        let mut model = SectorModel::new(16 * BLOCK);
+        let mut full = 0;
+        for block in 0..16 {
+            let before = store.len().unwrap();
+            match disk.write(&pattern(512, block as u8), block * BLOCK) {
+                Ok(()) => model.write(&pattern(512, block as u8), block * BLOCK),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::NoSpace, "{room:#x}: {error}");
+                    full += 1;
+                    assert!(store.len().unwrap() >= before);
+                }
+            }
+            let now = Disk::open_pages(&store.inner.pages(), &reading()).unwrap();
+            assert_eq!(
+                now.image.facts().notices,
+                [""; 0],
+                "{room:#x}: the footer is not at the end"
+            );
+            now.must_be(&model);
+        }
+        assert!(full > 0 || room > 0x1_0000, "{room:#x}");
+        store.room.store(u64::MAX, Ordering::Relaxed);
+        disk.write(&pattern(16 * BLOCK, 5), 0).unwrap();
+        disk.image.close().unwrap();
+        let again = Disk::open_pages(&store.inner.pages(), &reading()).unwrap();
+        assert!(again.read(0, 16 * BLOCK).unwrap() == pattern(16 * BLOCK, 5));
+    }
+}
+
 #[test]
 fn after_a_failed_metadata_write_all_writes_are_refused_until_reopened() {
     // Operations of a first write: footer, flush, bitmap, flush, table entry.
@@ -244,16 +324,25 @@ fn after_a_failed_metadata_write_all_writes_are_refused_until_reopened() {
 #[test]
 fn a_failed_flush_is_never_followed_by_a_good_one() {
     // The system reports lost pages once: the next flush would say that all is well.
-    let (inner, _, _) = new_disk();
-    let store = Arc::new(FaultStore::new(inner, Which::Changes, Fault::Io));
-    let disk = Disk::open(store.clone(), &writing()).unwrap();
-    disk.write(&pattern(512, 1), 0).unwrap();
-    store.fail_at(1);
-    assert_eq!(disk.image.flush().unwrap_err().kind(), ErrorKind::Io);
-    assert_eq!(
-        disk.image.flush().unwrap_err().kind(),
-        ErrorKind::WritesRefused
-    );
+    let dynamic = new_disk().0.pages();
+    let fixed = VhdBuilder::fixed(&pattern(65536, 1)).build();
+    for file in [dynamic, fixed, Pages::zeroed(65536)] {
+        let inner = Arc::new(MemoryStore::from_pages(file));
+        let store = Arc::new(FaultStore::new(inner, Which::Changes, Fault::Io));
+        let disk = Disk::open(store.clone(), &writing()).unwrap();
+        disk.write(&pattern(512, 1), 0).unwrap();
+        store.fail_at(1);
+        assert_eq!(disk.image.flush().unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(
+            disk.image.flush().unwrap_err().kind(),
+            ErrorKind::WritesRefused
+        );
+        assert_eq!(
+            disk.write(&[1; 512], 0).unwrap_err().kind(),
+            ErrorKind::WritesRefused
+        );
+        assert!(disk.read(0, 512).unwrap() == pattern(512, 1));
+    }
 }
 
 #[test]
@@ -306,8 +395,6 @@ fn a_fixed_disk_passes_errors_on() {
     ));
     let store = Arc::new(FaultStore::new(inner, Which::Changes, Fault::Io));
     let disk = Disk::open(store.clone(), &writing()).unwrap();
-    store.fail_at(1);
-    assert_eq!(disk.image.flush().unwrap_err().kind(), ErrorKind::Io);
     store.fail_at(1);
     assert_eq!(disk.image.trim(0, 512).unwrap_err().kind(), ErrorKind::Io);
     assert_eq!(store.len().unwrap(), 65536 + 512);

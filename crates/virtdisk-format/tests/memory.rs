@@ -1,6 +1,7 @@
 //! Memory: what an image costs does not follow from what it claims.
 //!
 //! The process's resident memory is measured, so the tests here take turns.
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its functions too")]
 
 mod disk;
 

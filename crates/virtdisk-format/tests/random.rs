@@ -1,5 +1,6 @@
 //! Random verbs on a disk and on a model of its sectors, compared after each verb and after each
 //! reopening: dynamic, fixed and raw, new and foreign.
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its functions too")]
 
 mod disk;
 

@@ -1,14 +1,16 @@
 //! Several threads on one image: distinct sectors, the same new blocks, partial blocks, and readers
 //! beside them. And what the fast path costs.
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its functions too")]
 
 mod disk;
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use disk::{Disk, pattern, reading, writing};
-use virtdisk_format::{CreateOptions, Extents, Format, Kind, Place, create};
+use virtdisk_format::{CreateOptions, Extents, Format, Kind, Place, Store, create};
 use virtdisk_testkit::vhd_builder::VhdBuilder;
 use virtdisk_testkit::{MemoryStore, Rng, SectorModel};
 
@@ -36,12 +38,22 @@ fn sector(number: u64, round: u8) -> Vec<u8> {
     bytes
 }
 
+/// Stops the readers when it goes away, in a panic too: a failed test must end.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Every thread writes the sectors that are its own, in an order of its own, so that all of them
 /// meet in every block; two readers require old or new sectors meanwhile.
 fn storm(disk: &Disk, seed: u64, before: &SectorModel) -> SectorModel {
     let (size, done) = (disk.size(), AtomicBool::new(false));
     let sectors = size / 512;
     std::thread::scope(|scope| {
+        let _stop = Stop(&done);
         let writers: Vec<_> = (0..THREADS)
             .map(|thread| {
                 scope.spawn(move || {
@@ -80,7 +92,6 @@ fn storm(disk: &Disk, seed: u64, before: &SectorModel) -> SectorModel {
         for writer in writers {
             writer.join().unwrap();
         }
-        done.store(true, Ordering::Relaxed);
     });
     let mut model = SectorModel::new(size);
     (0..sectors).for_each(|number| model.write(&sector(number, 7), number * 512));
@@ -124,6 +135,71 @@ fn threads_that_meet_in_partial_blocks_lose_nothing() {
     disk.must_be(&model);
     disk.image.close().unwrap();
     Disk::open(store, &reading()).unwrap().must_be(&model);
+}
+
+/// A store that takes its time over the table: behind reading a page, before writing an entry.
+struct Slow(Arc<MemoryStore>);
+
+impl Store for Slow {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buf, offset)?;
+        if buf.len() == 4096 {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    }
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        if buf.len() == 4 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.0.write_all_at(buf, offset)
+    }
+    fn flush(&self) -> io::Result<()> {
+        self.0.flush()
+    }
+    fn zero(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.0.zero(offset, len)
+    }
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.0.allocate(len)
+    }
+}
+
+#[test]
+fn a_page_that_is_loaded_while_its_block_is_allocated_is_never_stale() {
+    // Two pages in one slot: one thread allocates in them by turns, others load them by turns.
+    let store = created(1 << 30, 512);
+    let disk = Disk::open(Arc::new(Slow(store)), &writing()).unwrap();
+    let (stride, done) = (1024 * 1024 * 512, AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let _stop = Stop(&done);
+        for reader in 0..3 {
+            let (disk, done) = (&disk, &done);
+            scope.spawn(move || {
+                let mut page = reader;
+                while !done.load(Ordering::Relaxed) {
+                    disk.read(page % 2 * stride + 1000 * 512, 512).unwrap();
+                    page += 1;
+                }
+            });
+        }
+        for number in 0..300 {
+            let at = number % 2 * stride + number * 512;
+            disk.write(&sector(number, 1), at).unwrap();
+            for _ in 0..3 {
+                assert!(
+                    disk.read(at, 512).unwrap() == sector(number, 1),
+                    "block {number} is lost"
+                );
+            }
+        }
+    });
 }
 
 #[test]

@@ -52,7 +52,7 @@ pub(crate) fn run() -> Result<bool> {
 impl Run {
     /// Format, house rules, lints, documentation.
     fn checks(&mut self) -> Result<()> {
-        self.check("format", &["fmt", "--all", "--check"])?;
+        self.check("format", &["fmt", "--all", "--check", "--", "-l"])?;
         println!("$ cargo xtask tidy");
         if !tidy::run()? {
             self.failures.push("tidy".to_string());

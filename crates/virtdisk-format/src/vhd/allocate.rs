@@ -1,14 +1,12 @@
-//! Making blocks whole before data are written to them.
-//!
-//! A block gets its space as zeros first and its data later, as an ordinary overwrite. The order
-//! (V-31), each step durable before the next:
+//! Making blocks whole before data are written to them. A block gets its space as zeros first and
+//! its data later, as an ordinary overwrite. The order (V-31), each step durable before the next,
+//! 1 and 2 for several blocks at once:
 //!   1. the footer at its new place behind the new blocks; the old one is still there
 //!   2. zeros and an all-ones bitmap in each new slot, over the old footer among others
-//!   3. the block's entry in the table (made durable by the caller's next flush)
+//!   3. the block's entry in the table, four bytes (durable with the caller's next flush)
 //!
-//! Stopped anywhere, the file opens: up to 1 the old footer or the copy at 0 is good, after it the
-//! new one is; slots without an entry belong to nobody; an entry only ever names zeros or data that
-//! were written for it. Steps 1 and 2 provide for several blocks at once, 3 is four bytes.
+//! Stopped anywhere, the file has a good footer at its end; slots without an entry belong to
+//! nobody; an entry only ever names zeros or data that were written for it.
 
 use std::sync::atomic::Ordering;
 

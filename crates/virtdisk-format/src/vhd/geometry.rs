@@ -1,4 +1,7 @@
 //! Cylinders, heads, sectors; and which of a footer's sizes is the one the disk has (1.4, 1.5).
+//!
+//! Some writers round a disk's size to what its geometry reaches and others don't. The footer tells
+//! who wrote it, and that decides; the caller may overrule it.
 
 use super::layout::SECTOR;
 use crate::open::SizeRule;

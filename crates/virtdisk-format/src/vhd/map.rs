@@ -1,8 +1,8 @@
 //! The map of a dynamic disk.
 //!
 //! Most requests end in [`Bat::look`]: the block is known to be whole, and its data lie in one run;
-//! no lock is taken. A block that is met for the first time has its entry and bitmap checked. Writes
-//! to blocks that are not whole go through `allocate`, one at a time.
+//! no lock is taken. A block that is met for the first time has its entry and bitmap checked.
+//! Writes to blocks that are not whole go through `allocate`, one at a time.
 //!
 //! Once a write of metadata failed, [`Dynamic::refuse`] holds: no write and no flush succeeds until
 //! the image is opened again. Reads go on.
@@ -157,7 +157,7 @@ impl Dynamic {
             ));
         };
         if self.refused.load(Ordering::Acquire) {
-            return Err(refusal());
+            return Err(Error::refused());
         }
         Ok(space)
     }
@@ -179,15 +179,6 @@ impl Dynamic {
             .flush()
             .map_err(|error| self.refuse(Error::io("image", "cannot be made durable", error)))
     }
-}
-
-/// The error of every write after a failed one.
-pub(crate) fn refusal() -> Error {
-    Error::new(
-        ErrorKind::WritesRefused,
-        "image",
-        "takes no writes until it is opened again: an earlier one failed, or it was closed",
-    )
 }
 
 impl Image for Dynamic {
@@ -248,7 +239,7 @@ impl Image for Dynamic {
 
     fn complete(&self, _ticket: Ticket) -> Result<()> {
         if self.refused.load(Ordering::Acquire) {
-            Err(refusal())
+            Err(Error::refused())
         } else {
             Ok(())
         }

@@ -20,7 +20,7 @@ use super::layout::{FOOTER, LARGEST_DISK, RawFooter, SECTOR};
 use super::locate::{Footers, read_footers};
 use super::locator::territory;
 use super::map::{Dynamic, Seen};
-use super::scan::{MOST_BLOCKS, scan};
+use super::scan::{MOST_BLOCKS, MOST_BLOCKS_READING, scan};
 use super::shape::Shape;
 use super::space::{Placement, Space};
 use crate::error::{Error, ErrorKind, Result};
@@ -212,7 +212,7 @@ fn open_dynamic(
         let free = survey(&bat, &shape, footers, footer.raw, &mut facts.notices)?;
         repair(&*store, footers, &mut seen, free.footer_at)?;
         space = Some(Mutex::new(free));
-    } else if check_table_size(&bat).is_ok() {
+    } else if bat.blocks() <= MOST_BLOCKS_READING {
         scan(&bat, &shape, data_end, false, &mut facts.notices)?;
     }
     let end = space

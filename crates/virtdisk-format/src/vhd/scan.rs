@@ -11,9 +11,11 @@ use super::shape::Shape;
 use super::space::{MOST_FREE, Placement};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Largest table in entries that is gone through; larger ones (blocks below 128 KiB on the largest
-/// disks) are read only.
+/// Largest table in entries that is gone through for writing; a disk with a larger one (blocks
+/// below 128 KiB on the largest disks) is read only.
 pub(crate) const MOST_BLOCKS: u32 = 16 << 20;
+/// The same for reading, where the pass only makes notices: 2040 GiB in blocks of 2 MiB.
+pub(crate) const MOST_BLOCKS_READING: u32 = 1 << 20;
 /// Most findings that become notices.
 const MOST_NOTICES: usize = 8;
 

@@ -12,9 +12,9 @@ use super::layout::{ALIGNMENT, FOOTER, LAST_SECTOR, RawFooter, SECTOR, round_up}
 use super::shape::Shape;
 
 /// Most blocks that one footer move provides for ahead of need.
-pub(crate) const MOST_AHEAD: u32 = 16;
+const MOST_AHEAD: u32 = 64;
 /// Most bytes of the same.
-const MOST_AHEAD_BYTES: u64 = 64 << 20;
+const MOST_AHEAD_BYTES: u64 = 128 << 20;
 /// Most free slots that are remembered; more are found again at the next open.
 pub(crate) const MOST_FREE: usize = 1 << 20;
 

@@ -1,8 +1,10 @@
 //! Giving ranges back.
 //!
-//! A block that is trimmed as a whole loses its entry first, durably, and only then its bytes are
-//! punched and its slot may be used again. A part of a block is zeroed in place. The caller keeps
-//! all other I/O away, so nobody holds an extent of what goes.
+//! A block that is trimmed as a whole loses its entry, then its bytes are punched. No flush between
+//! the two: whichever of them a power cut keeps, the block holds its old bytes or zeros. Its slot
+//! goes to another block only after a flush, for `allocate` makes every slot durable before the
+//! table names it. A part of a block is zeroed in place. The caller keeps all other I/O away, so
+//! nobody holds an extent of what goes.
 
 use super::layout::{SECTOR, UNALLOCATED};
 use super::map::Dynamic;
@@ -71,13 +73,12 @@ impl Dynamic {
             .map_err(|error| Error::io("VHD block", "cannot be zeroed", error).at(at))
     }
 
-    /// Makes the loss of the slots durable, punches them, and remembers them for reuse.
+    /// Punches slots that lost their block and remembers them for reuse.
     fn recycle(&self, space: &mut Space, mut freed: Vec<u32>) -> Result<()> {
         if freed.is_empty() {
             return Ok(());
         }
         space.changed = true;
-        self.settle()?;
         let count = u32::try_from(freed.len()).unwrap_or(u32::MAX);
         space.unallocated = space.unallocated.saturating_add(count);
         let mut punched = Ok(());
