@@ -19,9 +19,11 @@ pub(crate) fn print(text: &str) -> Result<()> {
     })
 }
 
-/// Prints `value` as indented JSON.
-pub(crate) fn json(value: &serde_json::Value) -> Result<()> {
-    print(&format!("{value:#}\n"))
+/// Prints `value` as indented JSON, its fields in the order of their declaration.
+pub(crate) fn json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::new(format!("the facts can't be written as JSON: {error}")))?;
+    print(&(text + "\n"))
 }
 
 /// `text` with control characters escaped: the name of a file must not command the terminal.

@@ -87,7 +87,11 @@ fn nodes(index: u32) -> Vec<Node> {
 /// One node, by its sysfs folder.
 fn node(folder: &Path, name: &str) -> Option<Node> {
     let number = device_number(fs::read_to_string(folder.join("dev")).ok()?.trim())?;
-    Some(Node { name: name.to_owned(), path: format!("/dev/{name}"), number })
+    Some(Node {
+        name: name.to_owned(),
+        path: format!("/dev/{name}"),
+        number,
+    })
 }
 
 /// `7:0` as a device number.
@@ -139,7 +143,9 @@ fn swaps(nodes: &[Node]) -> Vec<Holder> {
     let table = fs::read_to_string("/proc/swaps").unwrap_or_default();
     let mut found = Vec::new();
     for line in table.lines().skip(1) {
-        let Some(place) = line.split_whitespace().next().map(unescape) else { continue };
+        let Some(place) = line.split_whitespace().next().map(unescape) else {
+            continue;
+        };
         let file = place.trim_end_matches(" (deleted)");
         let number = block_number(Path::new(file));
         for node in nodes {
@@ -155,7 +161,9 @@ fn swaps(nodes: &[Node]) -> Vec<Holder> {
 fn devices(nodes: &[Node]) -> Vec<Holder> {
     let mut found = Vec::new();
     for node in nodes {
-        let folder = Path::new("/sys/class/block").join(&node.name).join("holders");
+        let folder = Path::new("/sys/class/block")
+            .join(&node.name)
+            .join("holders");
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let mapped = fs::read_to_string(entry.path().join("dm/name"));
             let place = match mapped {
@@ -192,7 +200,13 @@ fn loops(nodes: &[Node]) -> Vec<Holder> {
 
 /// A holder without a process.
 fn holder(kind: HolderKind, node: &Node, place: String) -> Holder {
-    Holder { kind, node: node.path.clone(), place, pid: 0, command: String::new() }
+    Holder {
+        kind,
+        node: node.path.clone(),
+        place,
+        pid: 0,
+        command: String::new(),
+    }
 }
 
 #[cfg(test)]

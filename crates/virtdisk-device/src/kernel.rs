@@ -68,14 +68,20 @@ unsafe impl Ioctl for ControlCall {
 
 /// `LOOP_CTL_GET_FREE`: index of a loop device without a file; adds one when all are taken.
 pub(crate) fn loop_get_free(control: BorrowedFd<'_>) -> Result<u32> {
-    let call = ControlCall { opcode: LOOP_CTL_GET_FREE, argument: 0 };
+    let call = ControlCall {
+        opcode: LOOP_CTL_GET_FREE,
+        argument: 0,
+    };
     // SAFETY: see `ControlCall`; this call ignores its argument.
     unsafe { ioctl(control, call) }.map(i32::unsigned_abs)
 }
 
 /// `LOOP_CTL_ADD` with -1: index of a new loop device.
 pub(crate) fn loop_add(control: BorrowedFd<'_>) -> Result<u32> {
-    let call = ControlCall { opcode: LOOP_CTL_ADD, argument: usize::MAX };
+    let call = ControlCall {
+        opcode: LOOP_CTL_ADD,
+        argument: usize::MAX,
+    };
     // SAFETY: see `ControlCall`; a negative index asks for the lowest unused one.
     unsafe { ioctl(control, call) }.map(i32::unsigned_abs)
 }
@@ -101,7 +107,12 @@ pub(crate) fn loop_status(device: BorrowedFd<'_>) -> Result<loop_info64> {
 /// `LOOP_SET_STATUS64`.
 pub(crate) fn loop_set_status(device: BorrowedFd<'_>, status: &loop_info64) -> Result<()> {
     // SAFETY: LOOP_SET_STATUS64 reads one loop_info64.
-    unsafe { ioctl(device, Setter::<LOOP_SET_STATUS64, loop_info64>::new(*status)) }
+    unsafe {
+        ioctl(
+            device,
+            Setter::<LOOP_SET_STATUS64, loop_info64>::new(*status),
+        )
+    }
 }
 
 /// `BLKGETDISKSEQ`: number of this incarnation of the disk, never used twice until reboot.
@@ -133,8 +144,13 @@ fn blkpg(
     start: i64,
     length: i64,
 ) -> Result<()> {
-    let mut partition =
-        BlkpgPartition { start, length, number, device_name: [0; 64], volume_name: [0; 64] };
+    let mut partition = BlkpgPartition {
+        start,
+        length,
+        number,
+        device_name: [0; 64],
+        volume_name: [0; 64],
+    };
     let argument = BlkpgArgument {
         operation,
         flags: 0,

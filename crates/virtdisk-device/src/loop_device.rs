@@ -27,9 +27,9 @@ use crate::kernel;
 const SECTOR_SIZE_BYTES: u32 = 512;
 /// How often a free device may be snatched away by somebody else before we stop trying.
 const ATTEMPTS: u32 = 64;
-/// From this attempt on a new device is made instead of asking for a free one: somebody may hold
-/// a free device exclusively, and the kernel would offer that one again and again.
-const ATTEMPTS_BEFORE_ADDING: u32 = 8;
+/// After so many a new device is made instead of asking for a free one: somebody may hold a free
+/// device exclusively, and the kernel would offer that one again and again.
+const TAKEN_BEFORE_ADDING: u32 = 8;
 /// Pause between two tries to free a device that somebody has open.
 const RELEASE_PAUSE: Duration = Duration::from_millis(5);
 /// How long the kernel may take to show in sysfs what it did.
@@ -74,45 +74,51 @@ pub enum Release {
     Busy,
 }
 
-/// Puts a file on a free loop device. Partition nodes can be added to it.
+/// Puts a file on a free loop device. Its node belongs to root until [`LoopDevice::set_owner`]
+/// says otherwise; partition nodes can be added to it.
 ///
 /// Where the file or the kernel refuses direct I/O or the block size, the device has buffered
 /// I/O or 512-byte sectors: ask [`LoopDevice::direct_io`] and [`LoopDevice::block_size`].
 ///
 /// # Errors
-/// What the kernel says; EBUSY when every free device was taken by others in between.
+/// What the kernel says; EBUSY when others took every free device in between, ENOENT when the
+/// node of a device does not appear in `/dev`.
 pub fn attach(options: &LoopOptions<'_>) -> io::Result<LoopDevice> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
     let control = rustix::fs::open("/dev/loop-control", flags, Mode::empty())?;
+    let mut refused = Errno::BUSY;
+    let mut taken = 0;
     for attempt in 0..ATTEMPTS {
-        let index = if attempt < ATTEMPTS_BEFORE_ADDING {
+        let index = if taken < TAKEN_BEFORE_ADDING {
             kernel::loop_get_free(control.as_fd())?
         } else {
             kernel::loop_add(control.as_fd())?
         };
-        let device = match rustix::fs::open(node_path(index), flags, Mode::empty()) {
-            Ok(device) => device,
-            // Being torn down, or removed again, by somebody else.
-            Err(Errno::NXIO | Errno::NOENT | Errno::BUSY) => continue,
-            Err(error) => return Err(error.into()),
-        };
-        match configure(device.as_fd(), options) {
-            Ok(()) => {}
-            Err(Errno::BUSY) => {
-                thread::sleep(Duration::from_millis(u64::from(attempt)));
-                continue;
-            }
+        match bind(index, options) {
+            Ok(device) => return Ok(device),
+            Err(Errno::BUSY) => taken += 1,
+            // Being torn down by somebody else; not in /dev yet.
+            Err(error @ (Errno::NXIO | Errno::NOENT)) => refused = error,
             Err(error) => return Err(error.into()),
         }
-        return match kernel::disk_sequence(device.as_fd()) {
-            Ok(diskseq) => Ok(LoopDevice { index, diskseq }),
-            Err(error) => {
-                kernel::loop_clear(device.as_fd())?;
-                Err(error.into())
-            }
-        };
+        thread::sleep(Duration::from_millis(u64::from(attempt)));
     }
-    Err(Errno::BUSY.into())
+    Err(refused.into())
+}
+
+/// Puts the file on device `index`, if it is still free.
+fn bind(index: u32, options: &LoopOptions<'_>) -> rustix::io::Result<LoopDevice> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let device = rustix::fs::open(node_path(index), flags, Mode::empty())?;
+    configure(device.as_fd(), options)?;
+    // Whoever had this index before may have given the node away and died.
+    let found = own(device.as_fd(), 0, 0, PRIVATE_MODE)
+        .and_then(|()| kernel::disk_sequence(device.as_fd()))
+        .map(|diskseq| LoopDevice { index, diskseq });
+    if found.is_err() {
+        kernel::loop_clear(device.as_fd())?;
+    }
+    found
 }
 
 /// Binds the file; gives up direct I/O, then the block size, when they are what is refused.
@@ -188,7 +194,8 @@ impl LoopDevice {
     /// When sysfs has no such device.
     pub fn block_size(&self) -> io::Result<u32> {
         let size = number(&self.sysfs().join("queue/logical_block_size"));
-        size.and_then(|n| u32::try_from(n).ok()).ok_or_else(|| Errno::NXIO.into())
+        size.and_then(|n| u32::try_from(n).ok())
+            .ok_or_else(|| Errno::NXIO.into())
     }
 
     /// Does the device bypass the page cache of its file?
@@ -196,7 +203,9 @@ impl LoopDevice {
     /// # Errors
     /// When sysfs has no such device, or it is not bound.
     pub fn direct_io(&self) -> io::Result<bool> {
-        number(&self.sysfs().join("loop/dio")).map(|n| n != 0).ok_or_else(|| Errno::NXIO.into())
+        number(&self.sysfs().join("loop/dio"))
+            .map(|n| n != 0)
+            .ok_or_else(|| Errno::NXIO.into())
     }
 
     /// Frees the device if nobody else has it, or a partition of it, open.
@@ -206,7 +215,8 @@ impl LoopDevice {
     /// nodes belong to root again. [`Release::Busy`] says that nothing changed.
     ///
     /// # Errors
-    /// What the kernel says; the device is then as it was.
+    /// What the kernel says. The device is then as it was, unless it is only its nodes that could
+    /// not be given back to root ([`Self::is_ours`] tells).
     pub fn release(&self, patience: Duration) -> io::Result<Release> {
         let deadline = Instant::now() + patience;
         loop {
@@ -222,7 +232,9 @@ impl LoopDevice {
 
     /// One try of [`Self::release`].
     fn release_now(&self) -> io::Result<Release> {
-        let Some((device, before)) = self.open_bound()? else { return Ok(Release::Gone) };
+        let Some((device, before)) = self.open_bound()? else {
+            return Ok(Release::Gone);
+        };
         // Marks the device to be freed at the last close; and, if this is the only opener, takes
         // it out of the bound state at once, so that nobody can come in any more.
         match kernel::loop_clear(device.as_fd()) {
@@ -231,9 +243,10 @@ impl LoopDevice {
         }
         match kernel::loop_status(device.as_fd()) {
             Err(Errno::NXIO) => {
-                own(device.as_fd(), 0, 0, PRIVATE_MODE)?;
+                let owned = own(device.as_fd(), 0, 0, PRIVATE_MODE);
                 drop(device);
                 self.wait_gone()?;
+                owned?;
                 Ok(Release::Gone)
             }
             Ok(_) => {
@@ -252,13 +265,19 @@ impl LoopDevice {
     /// What the kernel says.
     pub fn release_when_free(&self) -> io::Result<Release> {
         self.reset_owner()?;
-        let Some((device, _)) = self.open_bound()? else { return Ok(Release::Gone) };
+        let Some((device, _)) = self.open_bound()? else {
+            return Ok(Release::Gone);
+        };
         match kernel::loop_clear(device.as_fd()) {
             Ok(()) | Err(Errno::NXIO) => {}
             Err(error) => return Err(error.into()),
         }
         drop(device);
-        Ok(if self.is_ours() { Release::Busy } else { Release::Gone })
+        Ok(if self.is_ours() {
+            Release::Busy
+        } else {
+            Release::Gone
+        })
     }
 
     /// Gives the nodes of the device and of its partitions an owner and access bits.
@@ -268,7 +287,9 @@ impl LoopDevice {
     /// # Errors
     /// ENXIO when the device is gone, else what the kernel says.
     pub fn set_owner(&self, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
-        let Some((device, _)) = self.open_bound()? else { return Err(Errno::NXIO.into()) };
+        let Some((device, _)) = self.open_bound()? else {
+            return Err(Errno::NXIO.into());
+        };
         own(device.as_fd(), uid, gid, mode)?;
         for node in self.partition_paths()? {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
@@ -296,7 +317,9 @@ impl LoopDevice {
     /// ENXIO when the device is gone; what the kernel says, where EIO and ENOSPC mean that data
     /// could not be written.
     pub fn sync(&self) -> io::Result<()> {
-        let Some((device, _)) = self.open_bound()? else { return Err(Errno::NXIO.into()) };
+        let Some((device, _)) = self.open_bound()? else {
+            return Err(Errno::NXIO.into());
+        };
         for node in self.partition_paths()? {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
             let partition = rustix::fs::open(&node, flags, Mode::empty())?;
@@ -363,9 +386,8 @@ pub(crate) fn number(file: &Path) -> Option<u64> {
 
 /// Changes owner and access bits of a node, so that at no instant anybody has more access than
 /// before or after.
-fn own(node: BorrowedFd<'_>, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
+fn own(node: BorrowedFd<'_>, uid: u32, gid: u32, mode: u32) -> rustix::io::Result<()> {
     rustix::fs::fchmod(node, Mode::from_raw_mode(0))?;
     rustix::fs::fchown(node, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-    rustix::fs::fchmod(node, Mode::from_raw_mode(mode & 0o666))?;
-    Ok(())
+    rustix::fs::fchmod(node, Mode::from_raw_mode(mode & 0o666))
 }

@@ -32,11 +32,15 @@ impl LoopDevice {
     /// ENXIO when the device is gone, ENOENT when a node does not appear in `/dev`, else what
     /// the kernel says.
     pub fn add_partitions(&self, partitions: &[(u32, u64, u64)]) -> io::Result<Vec<PathBuf>> {
-        let Some((device, _)) = self.open_bound()? else { return Err(Errno::NXIO.into()) };
+        let Some((device, _)) = self.open_bound()? else {
+            return Err(Errno::NXIO.into());
+        };
         for (partition, offset, length) in partitions {
-            let (Ok(pno), Ok(start), Ok(bytes)) =
-                (i32::try_from(*partition), i64::try_from(*offset), i64::try_from(*length))
-            else {
+            let (Ok(pno), Ok(start), Ok(bytes)) = (
+                i32::try_from(*partition),
+                i64::try_from(*offset),
+                i64::try_from(*length),
+            ) else {
                 continue;
             };
             match self.shown_partition(*partition) {
@@ -65,7 +69,9 @@ impl LoopDevice {
     /// # Errors
     /// EBUSY when one is in use, ENXIO when the device is gone, else what the kernel says.
     pub fn remove_partitions(&self) -> io::Result<()> {
-        let Some((device, _)) = self.open_bound()? else { return Err(Errno::NXIO.into()) };
+        let Some((device, _)) = self.open_bound()? else {
+            return Err(Errno::NXIO.into());
+        };
         for (partition, _) in self.partition_folders()? {
             let pno = i32::try_from(partition).map_err(|_| Errno::INVAL)?;
             kernel::partition_delete(device.as_fd(), pno)?;
@@ -79,7 +85,10 @@ impl LoopDevice {
     /// When sysfs can't be read.
     pub fn partition_paths(&self) -> io::Result<Vec<PathBuf>> {
         let folders = self.partition_folders()?;
-        Ok(folders.iter().map(|(_, name)| Path::new("/dev").join(name)).collect())
+        Ok(folders
+            .iter()
+            .map(|(_, name)| Path::new("/dev").join(name))
+            .collect())
     }
 
     /// Offset and length, in bytes, of a partition that the kernel shows.

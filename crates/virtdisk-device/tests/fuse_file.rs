@@ -1,6 +1,7 @@
 //! The served file: through a loop device, and handed out as it is.
 
-#[cfg(test)]
+#![allow(clippy::unwrap_used, reason = "the set-up of a test")]
+
 mod support;
 
 use std::fs::{File, OpenOptions};
@@ -64,9 +65,15 @@ fn discards_and_zeros_arrive_as_holes_and_zeros() {
     let served = ServedFile::new(FileDisk::open(&path), (0, 8 * MIB), false);
     let device = Loop::on(&options(served.file()));
     let allocated = std::fs::metadata(&path).unwrap().blocks();
-    run("blkdiscard", &["-o", "1048576", "-l", "2097152", &device.path()]);
+    run(
+        "blkdiscard",
+        &["-o", "1048576", "-l", "2097152", &device.path()],
+    );
     assert!(std::fs::metadata(&path).unwrap().blocks() <= allocated - 4096);
-    run("blkdiscard", &["-z", "-o", "4194304", "-l", "4608", &device.path()]);
+    run(
+        "blkdiscard",
+        &["-z", "-o", "4194304", "-l", "4608", &device.path()],
+    );
     let mut wanted = before;
     wanted[MIB as usize..3 * MIB as usize].fill(0);
     wanted[4 * MIB as usize..][..4608].fill(0);
@@ -121,7 +128,10 @@ fn a_read_only_disk_cannot_be_written_by_any_way() {
     assert!(file.write_at(&[7; 8], 0).is_err());
     assert!(open_root(served.root.as_ref().unwrap(), false).is_err());
     assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o400);
-    let device = Loop::on(&LoopOptions { read_only: true, ..options(file) });
+    let device = Loop::on(&LoopOptions {
+        read_only: true,
+        ..options(file)
+    });
     assert!(at(&File::open(device.path()).unwrap(), 0, before.len()) == before);
     let opened = OpenOptions::new().write(true).open(device.path());
     assert!(opened.and_then(|node| node.write_at(&[7; 512], 0)).is_err());
@@ -139,7 +149,10 @@ fn the_file_can_be_handed_out_without_a_device() {
     let file = served.file();
     let attributes = file.metadata().unwrap();
     assert!(attributes.is_file());
-    assert_eq!((attributes.len(), attributes.mode() & 0o7777), (4 * MIB, 0o600));
+    assert_eq!(
+        (attributes.len(), attributes.mode() & 0o7777),
+        (4 * MIB, 0o600)
+    );
     // Every alignment, across the largest request.
     assert!(at(file, 12_345, 3_000_001) == before[12_345..3_012_346]);
     file.write_all_at(&[9; 1_500_000], 1_000_001).unwrap();
@@ -171,7 +184,11 @@ fn holes_are_made_and_found_in_the_file() {
     assert_eq!(fallocate(file, keep, 0, MIB), Err(Errno::OPNOTSUPP));
     // Refused once is not refused for ever.
     fallocate(file, FallocateFlags::PUNCH_HOLE | keep, 2 * MIB, 4096).unwrap();
-    assert!(at(file, MIB, MIB as usize + 4096).iter().all(|byte| *byte == 0));
+    assert!(
+        at(file, MIB, MIB as usize + 4096)
+            .iter()
+            .all(|byte| *byte == 0)
+    );
     assert_eq!(seek(file, SeekFrom::Hole(0)), Ok(MIB));
     assert_eq!(seek(file, SeekFrom::Data(MIB)), Ok(2 * MIB + 4096));
     assert_eq!(seek(file, SeekFrom::Hole(3 * MIB + 4096)), Ok(4 * MIB));
@@ -240,6 +257,23 @@ fn when_all_copies_of_the_connection_are_closed_nothing_waits() {
     assert!(open_root(&root, false).is_err());
 }
 
+#[test]
+fn a_connection_that_was_made_non_blocking_is_served_too() {
+    needs!();
+    let folder = folder();
+    let path = folder.path().join("image");
+    let before = image(&path, MIB);
+    let (connection, root) = mount(MIB, false).unwrap();
+    rustix::fs::fcntl_setfl(&connection, rustix::fs::OFlags::NONBLOCK).unwrap();
+    let disk = FileDisk::open(&path);
+    let server = Server::start(connection, disk, (0, MIB), false, 2, false).unwrap();
+    let file = open_root(&root, false).unwrap();
+    thread::sleep(Duration::from_millis(20));
+    assert!(at(&file, 0, before.len()) == before);
+    drop((file, root));
+    assert_eq!(server.wait().unwrap(), Ended::Unmounted);
+}
+
 /// A disk whose calls can be made to fail or panic.
 struct Troubled {
     disk: FileDisk,
@@ -292,15 +326,28 @@ fn errors_of_the_disk_reach_the_caller_and_pass() {
     let before = image(&path, MIB);
     let errno = Arc::new(AtomicU32::new(0));
     let panics = Arc::new(AtomicBool::new(false));
-    let disk = Troubled { disk: FileDisk::open(&path), errno: Arc::clone(&errno), panics };
+    let disk = Troubled {
+        disk: FileDisk::open(&path),
+        errno: Arc::clone(&errno),
+        panics,
+    };
     let served = ServedFile::new(disk, (0, MIB), false);
     let file = served.file();
     for error in [Errno::IO, Errno::NOSPC, Errno::ROFS] {
         errno.store(error.raw_os_error().unsigned_abs(), Ordering::SeqCst);
         let seen = |result: std::io::Result<usize>| result.unwrap_err().raw_os_error();
-        assert_eq!(seen(file.read_at(&mut [0; 512], 0)), Some(error.raw_os_error()));
-        assert_eq!(seen(file.write_at(&[7; 512], 0)), Some(error.raw_os_error()));
-        assert_eq!(seen(file.sync_all().map(|()| 0)), Some(error.raw_os_error()));
+        assert_eq!(
+            seen(file.read_at(&mut [0; 512], 0)),
+            Some(error.raw_os_error())
+        );
+        assert_eq!(
+            seen(file.write_at(&[7; 512], 0)),
+            Some(error.raw_os_error())
+        );
+        assert_eq!(
+            seen(file.sync_all().map(|()| 0)),
+            Some(error.raw_os_error())
+        );
     }
     errno.store(0, Ordering::SeqCst);
     assert!(at(file, 0, before.len()) == before);

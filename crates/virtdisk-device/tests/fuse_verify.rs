@@ -3,7 +3,8 @@
 //! QEMU's FUSE export under a direct-I/O loop device mixes up writes that overlap in time
 //! (performance sheet, section 1); this is what must never happen here.
 
-#[cfg(test)]
+#![allow(clippy::unwrap_used, reason = "the set-up of a test")]
+
 mod support;
 
 use std::fs::{File, OpenOptions};
@@ -52,7 +53,12 @@ fn aligned(bytes: &mut Vec<u8>, length: usize) -> &mut [u8] {
 
 fn direct(device: &str) -> File {
     let o_direct = 0o40000;
-    OpenOptions::new().read(true).write(true).custom_flags(o_direct).open(device).unwrap()
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(o_direct)
+        .open(device)
+        .unwrap()
 }
 
 #[test]
@@ -88,7 +94,10 @@ fn overlapping_writes_leave_each_sector_whole() {
                 while !stop.load(Ordering::Relaxed) {
                     node.read_exact_at(bytes, 0).unwrap();
                     for (number, sector) in bytes.chunks(512).enumerate() {
-                        assert!(sector.iter().all(|b| *b == sector[0]), "sector {number} is torn");
+                        assert!(
+                            sector.iter().all(|b| *b == sector[0]),
+                            "sector {number} is torn"
+                        );
                     }
                 }
             });
@@ -107,7 +116,9 @@ fn a_file_system_on_it_keeps_what_it_was_given() {
         let folder = folder();
         run("mkfs.ext4", &["-q", "-F", device]);
         let mounted = support::Mounted::new(device, &folder.path().join("mnt"));
-        let bytes: Vec<u8> = (0..5_000_000_u32).map(|n| (n >> 3) as u8 ^ n as u8).collect();
+        let bytes: Vec<u8> = (0..5_000_000_u32)
+            .map(|n| (n >> 3) as u8 ^ n as u8)
+            .collect();
         for number in 0..8_u8 {
             let mut own = bytes.clone();
             own[0] = number;

@@ -1,6 +1,7 @@
 //! Who holds a device, found for each kind of holder.
 
-#[cfg(test)]
+#![allow(clippy::unwrap_used, reason = "the set-up of a test")]
+
 mod support;
 
 use std::path::Path;
@@ -73,13 +74,16 @@ fn a_mount_is_found_and_the_process_that_sits_in_it() {
         pid: 0,
         command: String::new(),
     };
-    assert_eq!(find(device.device.index), [mount.clone()]);
+    assert_eq!(find(device.device.index), std::slice::from_ref(&mount));
     assert_eq!(device.device.release(NOW).unwrap(), Release::Busy);
 
     let inside = shell(&format!("cd '{}'", place.display()));
     let found = find(device.device.index);
     assert_eq!(found[0], mount);
-    assert_eq!((found[1].kind, found[1].pid), (HolderKind::Process, inside.0.id()));
+    assert_eq!(
+        (found[1].kind, found[1].pid),
+        (HolderKind::Process, inside.0.id())
+    );
     assert_eq!((found[1].command.as_str(), found.len()), ("sleep", 2));
     drop(inside);
     drop(mounted);
@@ -96,7 +100,10 @@ fn a_mount_of_a_partition_names_the_partition() {
     run("mkfs.ext4", &["-q", "-F", &node]);
     let mounted = Mounted::new(&node, &folder.path().join("mnt"));
     let found = find(device.device.index);
-    assert_eq!((found.len(), found[0].kind, &found[0].node), (1, HolderKind::Mount, &node));
+    assert_eq!(
+        (found.len(), found[0].kind, &found[0].node),
+        (1, HolderKind::Mount, &node)
+    );
     assert_eq!(device.device.release(NOW).unwrap(), Release::Busy);
     drop(mounted);
     device.release();
@@ -119,7 +126,10 @@ fn a_mount_in_another_mount_namespace_is_found() {
     let mut other = Process(child.unwrap());
     let found = wait_for(&device, HolderKind::Mount);
     assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!((&found[0].place, found[0].pid), (&place.display().to_string(), other.0.id()));
+    assert_eq!(
+        (&found[0].place, found[0].pid),
+        (&place.display().to_string(), other.0.id())
+    );
     assert!(["sh", "sleep"].contains(&found[0].command.as_str()));
     assert_eq!(device.device.release(NOW).unwrap(), Release::Busy);
     other.kill();
@@ -160,7 +170,10 @@ fn a_file_on_a_volume_that_was_unmounted_lazily_is_found() {
     drop(mounted);
     let found = find(device.device.index);
     assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!((found[0].kind, found[0].pid), (HolderKind::Process, holder.0.id()));
+    assert_eq!(
+        (found[0].kind, found[0].pid),
+        (HolderKind::Process, holder.0.id())
+    );
     assert!(found[0].place.ends_with("file"), "{}", found[0].place);
     holder.kill();
     device.release();
@@ -185,12 +198,20 @@ fn swap_is_found() {
     let device = device(folder_on_disk.path(), "image", 16 * MIB);
     run("mkswap", &[&device.path()]);
     let swap = Swap(device.path());
-    if !Command::new("swapon").arg(device.path()).status().unwrap().success() {
+    if !Command::new("swapon")
+        .arg(device.path())
+        .status()
+        .unwrap()
+        .success()
+    {
         support::skip!("this kernel refuses swap on {}", device.path());
     }
     let found = find(device.device.index);
     assert_eq!((found.len(), found[0].kind), (1, HolderKind::Swap));
-    assert_eq!((&found[0].node, &found[0].place), (&device.path(), &device.path()));
+    assert_eq!(
+        (&found[0].node, &found[0].place),
+        (&device.path(), &device.path())
+    );
     assert_eq!(device.device.release(NOW).unwrap(), Release::Busy);
     drop(swap);
     device.release();
@@ -207,7 +228,10 @@ fn a_loop_device_on_the_device_is_found() {
     };
     let found = find(lower.device.index);
     assert_eq!((found.len(), found[0].kind), (1, HolderKind::Device));
-    assert_eq!((&found[0].node, &found[0].place), (&lower.path(), &upper.path()));
+    assert_eq!(
+        (&found[0].node, &found[0].place),
+        (&lower.path(), &upper.path())
+    );
     assert_eq!(lower.device.release(NOW).unwrap(), Release::Busy);
     upper.release();
     lower.release();
@@ -219,13 +243,31 @@ fn a_btrfs_mount_is_found_on_each_of_its_devices() {
     let folder = folder();
     let first = device(folder.path(), "image1", 128 * MIB);
     let second = device(folder.path(), "image2", 128 * MIB);
-    run("mkfs.btrfs", &["-q", "-f", "-d", "single", "-m", "raid1", &first.path(), &second.path()]);
+    run(
+        "mkfs.btrfs",
+        &[
+            "-q",
+            "-f",
+            "-d",
+            "single",
+            "-m",
+            "raid1",
+            &first.path(),
+            &second.path(),
+        ],
+    );
     let place = folder.path().join("mnt");
     let mounted = Mounted::new(&first.path(), &place);
     for device in [&first, &second] {
         let found = find(device.device.index);
-        let wanted = (HolderKind::Mount, device.path(), place.display().to_string());
-        let holder = found.first().map(|h| (h.kind, h.node.clone(), h.place.clone()));
+        let wanted = (
+            HolderKind::Mount,
+            device.path(),
+            place.display().to_string(),
+        );
+        let holder = found
+            .first()
+            .map(|h| (h.kind, h.node.clone(), h.place.clone()));
         assert_eq!(holder, Some(wanted), "{found:?}");
         assert_eq!(device.device.release(NOW).unwrap(), Release::Busy);
     }

@@ -1,6 +1,7 @@
 //! Loop devices: made, used, refused, freed.
 
-#[cfg(test)]
+#![allow(clippy::unwrap_used, reason = "the set-up of a test")]
+
 mod support;
 
 use std::fs::{File, OpenOptions};
@@ -24,7 +25,8 @@ static OWNERS: Mutex<()> = Mutex::new(());
 fn numbered(folder: &Path) -> File {
     let file = file_of(&folder.join("image"), 8 * MIB);
     for sector in 0..8 * MIB / 512 {
-        file.write_all_at(&sector.to_ne_bytes(), sector * 512).unwrap();
+        file.write_all_at(&sector.to_ne_bytes(), sector * 512)
+            .unwrap();
     }
     file
 }
@@ -38,7 +40,12 @@ fn sector_at(node: &File, offset: u64) -> u64 {
 
 fn capacity(device: &LoopDevice) -> u64 {
     let size = format!("/sys/block/loop{}/size", device.index);
-    std::fs::read_to_string(size).unwrap().trim().parse::<u64>().unwrap() * 512
+    std::fs::read_to_string(size)
+        .unwrap()
+        .trim()
+        .parse::<u64>()
+        .unwrap()
+        * 512
 }
 
 fn access(path: &Path) -> (u32, u32, u32) {
@@ -51,7 +58,11 @@ fn a_part_of_the_file_is_shown_and_nothing_around_it() {
     needs!();
     let folder = folder();
     let file = numbered(folder.path());
-    let part = LoopOptions { offset: MIB + 512, size_limit: 2 * MIB, ..options(&file) };
+    let part = LoopOptions {
+        offset: MIB + 512,
+        size_limit: 2 * MIB,
+        ..options(&file)
+    };
     let device = Loop::on(&part);
     assert!(device.device.is_ours());
     assert_eq!(capacity(&device.device), 2 * MIB);
@@ -72,7 +83,10 @@ fn a_read_only_device_refuses_writes_and_the_next_user_of_the_node_may_write() {
     needs!();
     let folder = folder();
     let file = numbered(folder.path());
-    let device = Loop::on(&LoopOptions { read_only: true, ..options(&file) });
+    let device = Loop::on(&LoopOptions {
+        read_only: true,
+        ..options(&file)
+    });
     let index = device.device.index;
     let node = File::open(device.path()).unwrap();
     assert_eq!(sector_at(&node, 512), 1);
@@ -80,7 +94,10 @@ fn a_read_only_device_refuses_writes_and_the_next_user_of_the_node_may_write() {
     let written = OpenOptions::new()
         .write(true)
         .open(device.path())
-        .and_then(|node| node.write_all_at(&[7; 512], 0).and_then(|()| node.sync_all()));
+        .and_then(|node| {
+            node.write_all_at(&[7; 512], 0)
+                .and_then(|()| node.sync_all())
+        });
     assert!(written.is_err());
     device.release();
     let device = Loop::on(&options(&file));
@@ -100,7 +117,10 @@ fn the_block_size_asked_for_is_the_sector_size() {
     let folder = folder();
     let file = numbered(folder.path());
     for block_size in [512, 2048, 4096] {
-        let device = Loop::on(&LoopOptions { block_size, ..options(&file) });
+        let device = Loop::on(&LoopOptions {
+            block_size,
+            ..options(&file)
+        });
         assert_eq!(device.device.block_size().unwrap(), block_size);
         device.release();
     }
@@ -111,7 +131,10 @@ fn a_block_size_that_the_kernel_refuses_becomes_512() {
     needs!();
     let folder = folder();
     let file = numbered(folder.path());
-    let device = Loop::on(&LoopOptions { block_size: 3000, ..options(&file) });
+    let device = Loop::on(&LoopOptions {
+        block_size: 3000,
+        ..options(&file)
+    });
     assert_eq!(device.device.block_size().unwrap(), 512);
     device.release();
 }
@@ -122,7 +145,11 @@ fn a_file_without_direct_io_gets_a_buffered_device() {
     let folder = folder();
     let file = numbered(folder.path());
     // Direct I/O needs an offset on a block of the file system below.
-    let odd = LoopOptions { offset: 100, size_limit: MIB, ..options(&file) };
+    let odd = LoopOptions {
+        offset: 100,
+        size_limit: MIB,
+        ..options(&file)
+    };
     let device = Loop::on(&odd);
     assert!(!device.device.direct_io().unwrap());
     let mut byte = [0];
@@ -136,7 +163,10 @@ fn a_file_that_is_none_is_refused_and_no_device_is_left() {
     needs!();
     let (read, _write) = std::io::pipe().unwrap();
     let null = File::open("/dev/null").unwrap();
-    let options = LoopOptions { backing: read.as_fd(), ..options(&null) };
+    let options = LoopOptions {
+        backing: read.as_fd(),
+        ..options(&null)
+    };
     assert!(attach(&options).is_err());
 }
 
@@ -270,7 +300,10 @@ fn owner_and_access_cover_the_partitions_and_end_with_the_attachment() {
     let folder = folder();
     let file = numbered(folder.path());
     let device = Loop::on(&options(&file));
-    let nodes = device.device.add_partitions(&[(1, MIB, MIB), (2, 2 * MIB, MIB)]).unwrap();
+    let nodes = device
+        .device
+        .add_partitions(&[(1, MIB, MIB), (2, 2 * MIB, MIB)])
+        .unwrap();
     device.device.set_owner(1234, 1235, 0o6664).unwrap();
     for node in nodes.iter().chain([&device.device.path()]) {
         assert_eq!(access(node), (1234, 1235, 0o664));
@@ -288,8 +321,12 @@ fn a_free_device_that_somebody_holds_exclusively_does_not_stop_an_attach() {
     let probe = attach(&options(&file)).unwrap();
     assert_eq!(probe.release(SOON).unwrap(), Release::Gone);
     let o_excl = 0o200;
-    let exclusive =
-        OpenOptions::new().read(true).write(true).custom_flags(o_excl).open(probe.path()).unwrap();
+    let exclusive = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(o_excl)
+        .open(probe.path())
+        .unwrap();
     let device = Loop::on(&options(&file));
     assert_ne!(device.device.index, probe.index);
     drop(exclusive);
@@ -311,7 +348,10 @@ fn attaching_from_many_threads_gives_each_its_own_device() {
                 })
             })
             .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
     });
     for (number, device) in &devices {
         assert_eq!(sector_at(&device.open(), 0), *number);
@@ -329,7 +369,11 @@ fn syncing_puts_what_the_page_caches_hold_into_the_file() {
     let device = Loop::on(&options(&file));
     let nodes = device.device.add_partitions(&[(1, MIB, MIB)]).unwrap();
     let disk = device.open();
-    let partition = OpenOptions::new().read(true).write(true).open(&nodes[0]).unwrap();
+    let partition = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&nodes[0])
+        .unwrap();
     disk.write_all_at(&[1; 4096], 4096).unwrap();
     partition.write_all_at(&[2; 4096], 4096).unwrap();
     device.device.sync().unwrap();

@@ -1,6 +1,7 @@
 //! Partition nodes on loop devices.
 
-#[cfg(test)]
+#![allow(clippy::unwrap_used, reason = "the set-up of a test")]
+
 mod support;
 
 use std::fs::File;
@@ -13,7 +14,10 @@ use virtdisk_device::loop_device::LoopOptions;
 const MIB: u64 = 1 << 20;
 
 fn names(device: &Loop, numbers: &[u32]) -> Vec<PathBuf> {
-    numbers.iter().map(|n| PathBuf::from(format!("{}p{n}", device.path()))).collect()
+    numbers
+        .iter()
+        .map(|n| PathBuf::from(format!("{}p{n}", device.path())))
+        .collect()
 }
 
 #[test]
@@ -23,11 +27,25 @@ fn the_nodes_exist_and_show_their_part_when_the_call_returns() {
     let path = folder.path().join("image");
     let file = file_of(&path, 16 * MIB);
     let image = path.to_str().unwrap();
-    run("sgdisk", &["-n", "1:2048:+2M", "-n", "2:8192:+4M", "-n", "14:0:0", image]);
+    run(
+        "sgdisk",
+        &[
+            "-n",
+            "1:2048:+2M",
+            "-n",
+            "2:8192:+4M",
+            "-n",
+            "14:0:0",
+            image,
+        ],
+    );
     // What a reader of the table finds: sectors, as sgdisk was told or tells.
     let told = run("sgdisk", &["-i", "14", image]);
     let sector = |label: &str| -> u64 {
-        let line = told.lines().find_map(|line| line.strip_prefix(label)).unwrap();
+        let line = told
+            .lines()
+            .find_map(|line| line.strip_prefix(label))
+            .unwrap();
         line.split_whitespace().next().unwrap().parse().unwrap()
     };
     let (first, last) = (sector("First sector: "), sector("Last sector: "));
@@ -37,16 +55,23 @@ fn the_nodes_exist_and_show_their_part_when_the_call_returns() {
         (14, first * 512, (last - first + 1) * 512),
     ];
     file.write_all_at(b"first", parts[0].1).unwrap();
-    file.write_all_at(b"second", parts[1].1 + parts[1].2 - 6).unwrap();
+    file.write_all_at(b"second", parts[1].1 + parts[1].2 - 6)
+        .unwrap();
 
     let device = Loop::on(&options(&file));
     let nodes = device.device.add_partitions(&parts).unwrap();
     assert_eq!(nodes, names(&device, &[1, 2, 14]));
     let mut bytes = [0; 5];
-    File::open(&nodes[0]).unwrap().read_exact_at(&mut bytes, 0).unwrap();
+    File::open(&nodes[0])
+        .unwrap()
+        .read_exact_at(&mut bytes, 0)
+        .unwrap();
     assert_eq!(&bytes, b"first");
     let mut bytes = [0; 6];
-    File::open(&nodes[1]).unwrap().read_exact_at(&mut bytes, 4 * MIB - 6).unwrap();
+    File::open(&nodes[1])
+        .unwrap()
+        .read_exact_at(&mut bytes, 4 * MIB - 6)
+        .unwrap();
     assert_eq!(&bytes, b"second");
     // Opening the disk does not make the kernel look for itself and find none.
     drop(File::open(device.path()).unwrap());
@@ -63,10 +88,19 @@ fn adding_again_changes_nothing_and_new_bounds_replace_old_ones() {
     let device = Loop::on(&options(&file));
     let nodes = device.device.add_partitions(&[(1, MIB, MIB)]).unwrap();
     let open = File::open(&nodes[0]).unwrap();
-    assert_eq!(device.device.add_partitions(&[(1, MIB, MIB)]).unwrap(), nodes);
-    assert!(device.device.add_partitions(&[(1, MIB, 2 * MIB)]).is_err(), "it is in use");
+    assert_eq!(
+        device.device.add_partitions(&[(1, MIB, MIB)]).unwrap(),
+        nodes
+    );
+    assert!(
+        device.device.add_partitions(&[(1, MIB, 2 * MIB)]).is_err(),
+        "it is in use"
+    );
     drop(open);
-    assert_eq!(device.device.add_partitions(&[(1, MIB, 2 * MIB)]).unwrap(), nodes);
+    assert_eq!(
+        device.device.add_partitions(&[(1, MIB, 2 * MIB)]).unwrap(),
+        nodes
+    );
     let size = format!("/sys/class/block/loop{}p1/size", device.device.index);
     assert_eq!(std::fs::read_to_string(size).unwrap().trim(), "4096");
     device.device.remove_partitions().unwrap();
@@ -79,7 +113,10 @@ fn partitions_that_cannot_be_shown_are_left_out() {
     needs!();
     let folder = folder();
     let file = file_of(&folder.path().join("image"), 16 * MIB);
-    let device = Loop::on(&LoopOptions { block_size: 4096, ..options(&file) });
+    let device = Loop::on(&LoopOptions {
+        block_size: 4096,
+        ..options(&file)
+    });
     let nodes = device.device.add_partitions(&[
         (1, MIB, MIB),
         (2, MIB + 4096, MIB),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 use virtdisk::Information;
 
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::{image, output, size};
 
 /// Show the facts of an image.
@@ -34,9 +34,7 @@ pub(crate) struct Info {
 pub(crate) fn run(verb: &Info) -> Result<()> {
     let information = image::open_to_look(&verb.file)?.information()?;
     if verb.json {
-        let value = serde_json::to_value(&information)
-            .map_err(|error| Failure::new(format!("the facts can't be written: {error}")))?;
-        return output::json(&value);
+        return output::json(&information);
     }
     output::print(&output::table(rows(&information)))
 }

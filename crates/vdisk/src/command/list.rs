@@ -6,7 +6,7 @@
 use clap::Args;
 use virtdisk::AttachedDisk;
 
-use crate::failure::{Failure, Result, holding};
+use crate::failure::{Result, holding};
 use crate::output;
 
 /// List the attached disks and who uses them.
@@ -28,9 +28,7 @@ pub(crate) struct List {
 pub(crate) fn run(verb: &List) -> Result<()> {
     let disks = virtdisk::attached()?;
     if verb.json {
-        let value = serde_json::to_value(&disks)
-            .map_err(|error| Failure::new(format!("the list can't be written: {error}")))?;
-        return output::json(&value);
+        return output::json(&disks);
     }
     if disks.is_empty() {
         return output::print("nothing is attached\n");

@@ -24,12 +24,20 @@ impl PageBuffer {
     /// A zeroed buffer of `length` bytes.
     pub(super) fn new(length: usize) -> Self {
         let mut memory = vec![0; length + PAGE_SIZE_BYTES];
-        let start = memory.as_ptr().align_offset(PAGE_SIZE_BYTES).min(PAGE_SIZE_BYTES);
+        let start = memory
+            .as_ptr()
+            .align_offset(PAGE_SIZE_BYTES)
+            .min(PAGE_SIZE_BYTES);
         // Written, not only read: a zeroed allocation is backed by nothing until then.
         memory.fill(black_box(1));
         memory.fill(black_box(0));
         let locked = kernel::lock_memory(&mut memory).is_ok();
-        Self { memory, start, length, locked }
+        Self {
+            memory,
+            start,
+            length,
+            locked,
+        }
     }
 
     /// The bytes.

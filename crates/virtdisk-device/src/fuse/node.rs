@@ -59,7 +59,10 @@ pub struct FuseNode {
 /// requests again (before Linux 6.9); else what the kernel says.
 pub fn mount(virtual_size: u64, read_only: bool) -> io::Result<(OwnedFd, OwnedFd)> {
     if virtual_size == 0 || i64::try_from(virtual_size).is_err() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "size of the disk"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "size of the disk",
+        ));
     }
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let connection = rustix::fs::open("/dev/fuse", flags, Mode::empty())?;
@@ -97,14 +100,24 @@ fn shake_hands(connection: BorrowedFd<'_>) -> io::Result<()> {
     let Ok((unique, Operation::Init(asked))) =
         parse(head, received).map(|request| (request.unique, request.operation))
     else {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "FUSE did not begin with INIT"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "FUSE did not begin with INIT",
+        ));
     };
     let reply = handshake(&asked);
     let length = u32::try_from(size_of::<OutHeader>() + size_of::<InitOut>()).unwrap_or(0);
-    let header = OutHeader { length, error: 0, unique };
+    let header = OutHeader {
+        length,
+        error: 0,
+        unique,
+    };
     match reply {
         Some(reply) => {
-            let parts = [IoSlice::new(header.as_bytes()), IoSlice::new(reply.as_bytes())];
+            let parts = [
+                IoSlice::new(header.as_bytes()),
+                IoSlice::new(reply.as_bytes()),
+            ];
             rustix::io::writev(connection, &parts)?;
             Ok(())
         }
@@ -144,12 +157,23 @@ fn handshake(asked: &InitIn) -> Option<InitOut> {
 /// # Errors
 /// What the kernel or the server says.
 pub fn open_root(root_mount: &OwnedFd, read_only: bool) -> io::Result<File> {
-    let access = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
+    let access = if read_only {
+        OFlags::RDONLY
+    } else {
+        OFlags::RDWR
+    };
     let path = format!("/proc/self/fd/{}", root_mount.as_raw_fd());
-    let file = File::from(rustix::fs::open(path, access | OFlags::CLOEXEC, Mode::empty())?);
+    let file = File::from(rustix::fs::open(
+        path,
+        access | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?);
     // The kernel learns the size with the attributes; a loop device relies on it.
     if file.metadata()?.len() == 0 {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the served file is empty"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the served file is empty",
+        ));
     }
     Ok(file)
 }
@@ -164,9 +188,15 @@ pub fn abort(file: BorrowedFd<'_>) -> io::Result<()> {
     let seen = rustix::fs::statx(file, "", flags, StatxFlags::empty())?;
     let context = fsopen("fusectl", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(context.as_fd())?;
-    let control =
-        fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-    let path = format!("{}/abort", rustix::fs::makedev(seen.stx_dev_major, seen.stx_dev_minor));
+    let control = fsmount(
+        context.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::empty(),
+    )?;
+    let path = format!(
+        "{}/abort",
+        rustix::fs::makedev(seen.stx_dev_major, seen.stx_dev_minor)
+    );
     let switch = match rustix::fs::openat(
         &control,
         path,
@@ -197,7 +227,10 @@ mod tests {
     #[test]
     fn the_handshake_takes_only_what_is_offered_and_implemented() {
         let reply = handshake(&offer(u64::MAX)).unwrap();
-        assert_eq!(u64::from(reply.flags) | u64::from(reply.flags2) << 32, WANTED);
+        assert_eq!(
+            u64::from(reply.flags) | u64::from(reply.flags2) << 32,
+            WANTED
+        );
         assert_eq!((reply.major, reply.minor), (7, 40));
         assert_eq!((reply.max_write, reply.max_pages), (1 << 20, 256));
         let less = WANTED & !DIRECT_IO_ALLOW_MMAP;
@@ -207,7 +240,13 @@ mod tests {
 
     #[test]
     fn a_kernel_that_cannot_send_again_is_refused() {
-        assert!(handshake(&offer(u64::MAX & !HAS_RESEND)).is_none());
-        assert!(handshake(&InitIn { major: 8, ..offer(u64::MAX) }).is_none());
+        assert!(handshake(&offer(!HAS_RESEND)).is_none());
+        assert!(
+            handshake(&InitIn {
+                major: 8,
+                ..offer(u64::MAX)
+            })
+            .is_none()
+        );
     }
 }

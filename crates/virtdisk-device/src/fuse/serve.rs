@@ -1,7 +1,7 @@
 //! The serve half: answers the kernel's requests until the file is gone.
 //!
-//! Needs the connection and the disk, no right and no path; makes the system calls `readv` and
-//! `writev` only (and whatever the disk makes). Its threads share one connection descriptor: a
+//! Needs the connection and the disk, no right and no path; once it runs it makes the system calls
+//! `readv` and `writev` only (and whatever the disk makes). Its threads share one connection descriptor: a
 //! request that was read through a clone would die with the clone. One request costs one read,
 //! the disk's work, and one write. Each thread owns one buffer of 1 MiB, made at the start.
 //!
@@ -11,10 +11,11 @@
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, readv, writev};
 use zerocopy::IntoBytes;
 
@@ -40,6 +41,8 @@ struct Shared<S> {
     connection: OwnedFd,
     disk: S,
     view: View,
+    /// Held until all threads are there; false afterwards when they are to give up.
+    begins: Mutex<bool>,
 }
 
 /// Tells [`Server::wait`] how a thread ended, even if it panicked.
@@ -71,7 +74,8 @@ impl Server {
     ///
     /// # Errors
     /// `InvalidInput` for a range outside the disk; EINVAL when the kernel can't send again; what
-    /// the kernel says about threads. ENODEV when the file is gone already.
+    /// the kernel says about threads. Nothing was answered then. A file that is gone already is no
+    /// error: [`Self::wait`] returns at once.
     pub fn start<S: Served>(
         connection: OwnedFd,
         disk: S,
@@ -81,26 +85,53 @@ impl Server {
         resend: bool,
     ) -> io::Result<Self> {
         let (offset, length) = range;
-        if offset.checked_add(length).is_none_or(|end| end > disk.size()) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "range outside the disk"));
+        if offset
+            .checked_add(length)
+            .is_none_or(|end| end > disk.size())
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "range outside the disk",
+            ));
         }
-        let view = View { offset, length, read_only };
-        let shared = Arc::new(Shared { connection, disk, view });
-        let mut buffers: Vec<_> = (0..threads.max(1)).map(|_| PageBuffer::new(DATA_BYTES)).collect();
+        let view = View {
+            offset,
+            length,
+            read_only,
+        };
+        let begins = Mutex::new(false);
+        let shared = Arc::new(Shared {
+            connection,
+            disk,
+            view,
+            begins,
+        });
+        let mut begins = shared.begins.lock().unwrap_or_else(PoisonError::into_inner);
+        let (to, ends) = mpsc::channel();
+        for number in 0..threads.max(1) {
+            let (shared, to) = (Arc::clone(&shared), to.clone());
+            let mut buffer = PageBuffer::new(DATA_BYTES);
+            let panicked = io::Error::other("a thread that served the disk panicked");
+            thread::Builder::new()
+                .name(format!("serve-{number}"))
+                .spawn(move || {
+                    let mut obituary = Obituary {
+                        result: Err(panicked),
+                        to,
+                    };
+                    obituary.result = shared.run(buffer.bytes());
+                })?;
+        }
         if resend {
-            let notice =
-                OutHeader { length: size_of_header(), error: NOTIFY_RESEND, unique: 0 };
+            let notice = OutHeader {
+                length: size_of_header(),
+                error: NOTIFY_RESEND,
+                unique: 0,
+            };
             rustix::io::write(&shared.connection, notice.as_bytes())?;
         }
-        let (to, ends) = mpsc::channel();
-        for (number, mut buffer) in buffers.drain(..).enumerate() {
-            let (shared, to) = (Arc::clone(&shared), to.clone());
-            let panicked = io::Error::other("a thread that served the disk panicked");
-            thread::Builder::new().name(format!("serve-{number}")).spawn(move || {
-                let mut obituary = Obituary { result: Err(panicked), to };
-                obituary.result = shared.run(buffer.bytes());
-            })?;
-        }
+        *begins = true;
+        drop(begins);
         Ok(Self { ends })
     }
 
@@ -110,13 +141,19 @@ impl Server {
     /// As soon as one thread can't go on: what the kernel said, or that it panicked. Requests may
     /// be unanswered then; end the process and let another one take over.
     pub fn wait(self) -> io::Result<Ended> {
-        self.ends.iter().collect::<io::Result<()>>().map(|()| Ended::Unmounted)
+        self.ends
+            .iter()
+            .collect::<io::Result<()>>()
+            .map(|()| Ended::Unmounted)
     }
 }
 
 impl<S: Served> Shared<S> {
     /// One thread: answers until the connection is dead.
     fn run(&self, data: &mut [u8]) -> io::Result<()> {
+        if !*self.begins.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(());
+        }
         let mut head = [0; HEAD_BYTES];
         loop {
             let mut into = [IoSliceMut::new(&mut head), IoSliceMut::new(data)];
@@ -124,13 +161,22 @@ impl<S: Served> Shared<S> {
                 Ok(received) => received,
                 Err(Errno::NODEV | Errno::CONNABORTED) => return Ok(()),
                 // NOENT: the request was taken back before it was read whole.
-                Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => continue,
+                Err(Errno::INTR | Errno::NOENT) => continue,
+                // Somebody who shares the descriptor made it non-blocking.
+                Err(Errno::AGAIN) => {
+                    let mut ready = [PollFd::new(&self.connection, PollFlags::IN)];
+                    match poll(&mut ready, None) {
+                        Ok(_) | Err(Errno::INTR) => continue,
+                        Err(error) => return Err(error.into()),
+                    }
+                }
                 Err(error) => return Err(error.into()),
             };
             let (unique, reply) = match parse(&head[..received.min(HEAD_BYTES)], received) {
-                Ok(request) => {
-                    (request.unique, answer(&self.disk, &self.view, request.operation, data))
-                }
+                Ok(request) => (
+                    request.unique,
+                    answer(&self.disk, &self.view, request.operation, data),
+                ),
                 Err(Malformed::Body { unique, errno }) => {
                     (unique, Reply::Error(errno.raw_os_error()))
                 }
@@ -149,8 +195,14 @@ impl<S: Served> Shared<S> {
             Reply::Words(words, length) => (0, &words[..*length]),
             Reply::Data(length) => (0, &data[..*length]),
         };
-        let length = u32::try_from(body.len()).unwrap_or(u32::MAX).saturating_add(size_of_header());
-        let header = OutHeader { length, error, unique };
+        let length = u32::try_from(body.len())
+            .unwrap_or(u32::MAX)
+            .saturating_add(size_of_header());
+        let header = OutHeader {
+            length,
+            error,
+            unique,
+        };
         let parts = [IoSlice::new(header.as_bytes()), IoSlice::new(body)];
         match writev(&self.connection, &parts) {
             Ok(_) | Err(Errno::NOENT | Errno::NODEV | Errno::CONNABORTED) => Ok(()),

@@ -32,20 +32,28 @@ pub(super) fn find(nodes: &[Node]) -> Vec<Holder> {
             0 => PathBuf::from("/proc/self"),
             pid => Path::new("/proc").join(pid.to_string()),
         };
-        let Ok(namespace) = fs::read_link(folder.join("ns/mnt")) else { continue };
+        let Ok(namespace) = fs::read_link(folder.join("ns/mnt")) else {
+            continue;
+        };
         if !seen_namespaces.insert(namespace) {
             continue;
         }
         let table = fs::read(folder.join("mountinfo")).unwrap_or_default();
         for line in String::from_utf8_lossy(&table).lines().filter_map(line) {
-            let Some(node) = node_of(&line, nodes, &pools, &mut sources) else { continue };
+            let Some(node) = node_of(&line, nodes, &pools, &mut sources) else {
+                continue;
+            };
             if seen_mounts.insert((node.number, line.place.clone())) {
                 found.push(Holder {
                     kind: HolderKind::Mount,
                     node: node.path.clone(),
                     place: line.place,
                     pid,
-                    command: if pid == 0 { String::new() } else { processes::command(pid) },
+                    command: if pid == 0 {
+                        String::new()
+                    } else {
+                        processes::command(pid)
+                    },
                 });
             }
         }
@@ -78,7 +86,11 @@ fn node_of<'a>(
 /// For each btrfs that has one of the nodes among its devices: every device of it → that node.
 fn btrfs_pools(nodes: &[Node]) -> HashMap<Number, &Node> {
     let mut pools = HashMap::new();
-    for pool in fs::read_dir("/sys/fs/btrfs").into_iter().flatten().flatten() {
+    for pool in fs::read_dir("/sys/fs/btrfs")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let members: Vec<Number> = fs::read_dir(pool.path().join("devices"))
             .into_iter()
             .flatten()
@@ -102,7 +114,12 @@ fn line(text: &str) -> Option<Line> {
     let mut fields = after.split(' ');
     let kind = fields.next()?.to_owned();
     let source = unescape(fields.next()?);
-    Some(Line { number, place, kind, source })
+    Some(Line {
+        number,
+        place,
+        kind,
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -123,7 +140,12 @@ mod tests {
 
     #[test]
     fn cut_off_lines_are_no_mounts() {
-        for text in ["", "36 35", "36 35 98:0 / /mnt rw - ", "36 35 9x:0 / /m rw - ext4 /dev/a rw"] {
+        for text in [
+            "",
+            "36 35",
+            "36 35 98:0 / /mnt rw - ",
+            "36 35 9x:0 / /m rw - ext4 /dev/a rw",
+        ] {
             assert!(line(text).is_none_or(|l| l.kind.is_empty()), "{text}");
         }
     }

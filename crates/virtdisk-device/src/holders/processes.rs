@@ -18,7 +18,10 @@ pub(super) fn find(nodes: &[Node]) -> Vec<Holder> {
     let mut found = Vec::new();
     for pid in pids().filter(|pid| *pid != std::process::id()) {
         let folder = Path::new("/proc").join(pid.to_string());
-        let descriptors = fs::read_dir(folder.join("fd")).into_iter().flatten().flatten();
+        let descriptors = fs::read_dir(folder.join("fd"))
+            .into_iter()
+            .flatten()
+            .flatten();
         let links = ["cwd", "root", "exe"].map(|name| folder.join(name));
         for link in descriptors.map(|entry| entry.path()).chain(links) {
             if let Some((node, place)) = held(&link, nodes) {
@@ -59,5 +62,8 @@ pub(super) fn pids() -> impl Iterator<Item = u32> {
 pub(super) fn command(pid: u32) -> String {
     let name = fs::read(Path::new("/proc").join(pid.to_string()).join("comm"));
     let name = String::from_utf8_lossy(&name.unwrap_or_default()).into_owned();
-    name.trim_end_matches('\n').chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    name.trim_end_matches('\n')
+        .chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
 }

@@ -18,6 +18,7 @@ use std::time::Duration;
 use rustix::fs::{FallocateFlags, SeekFrom};
 use virtdisk_device::fuse::{Ended, Look, Served, Server, mount, open_root};
 use virtdisk_device::loop_device::{LoopDevice, LoopOptions, Release, attach};
+use virtdisk_disk::Disk;
 
 /// Prints the line that `xtask` counts and returns from the test.
 macro_rules! skip {
@@ -42,7 +43,10 @@ pub(crate) use needs;
 pub(crate) fn report_skip(reason: &str) {
     use std::io::Write as _;
     let thread = thread::current();
-    let line = format!("SKIP {}: {reason}\n", thread.name().unwrap_or("unnamed test"));
+    let line = format!(
+        "SKIP {}: {reason}\n",
+        thread.name().unwrap_or("unnamed test")
+    );
     drop(std::io::stderr().write_all(line.as_bytes()));
 }
 
@@ -52,21 +56,35 @@ pub(crate) fn missing(programs: &[&str]) -> Option<String> {
         return Some("not root".to_owned());
     }
     for node in ["/dev/loop-control", "/dev/fuse"] {
-        if OpenOptions::new().read(true).write(true).open(node).is_err() {
+        if OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(node)
+            .is_err()
+        {
             return Some(format!("{node} can't be opened"));
         }
     }
     let path = std::env::var("PATH").unwrap_or_default();
     let path = format!("{path}:/usr/sbin:/sbin");
-    let absent = programs.iter().find(|p| !path.split(':').any(|d| Path::new(d).join(p).exists()));
+    let absent = programs
+        .iter()
+        .find(|p| !path.split(':').any(|d| Path::new(d).join(p).exists()));
     absent.map(|program| format!("{program} is not installed"))
 }
 
 /// A folder in memory, or in the temporary folder where there is none.
 pub(crate) fn folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
-    let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    tempfile::Builder::new().prefix("virtdisk-device-").tempdir_in(base).unwrap()
+    let base = if memory.is_dir() {
+        memory.to_owned()
+    } else {
+        std::env::temp_dir()
+    };
+    tempfile::Builder::new()
+        .prefix("virtdisk-device-")
+        .tempdir_in(base)
+        .unwrap()
 }
 
 /// A sparse file of `length` bytes, open for reading and writing.
@@ -97,13 +115,22 @@ pub(crate) fn options(backing: &File) -> LoopOptions<'_> {
 
 /// Runs a program and answers its output; panics with it when the program fails.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
-    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-    let output =
-        Command::new(program).args(arguments).env("PATH", path).stdin(Stdio::null()).output();
+    let path = format!(
+        "{}:/usr/sbin:/sbin",
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let output = Command::new(program)
+        .args(arguments)
+        .env("PATH", path)
+        .stdin(Stdio::null())
+        .output();
     let output = output.unwrap_or_else(|e| panic!("{program}: {e}"));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{program} {arguments:?}: {text}{errors}");
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {text}{errors}"
+    );
     text
 }
 
@@ -114,7 +141,9 @@ pub(crate) struct Loop {
 
 impl Loop {
     pub(crate) fn on(options: &LoopOptions<'_>) -> Self {
-        Self { device: attach(options).unwrap() }
+        Self {
+            device: attach(options).unwrap(),
+        }
     }
 
     pub(crate) fn path(&self) -> String {
@@ -123,22 +152,36 @@ impl Loop {
 
     /// Opens the device.
     pub(crate) fn open(&self) -> File {
-        OpenOptions::new().read(true).write(true).open(self.device.path()).unwrap()
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.device.path())
+            .unwrap()
     }
 
     /// Frees it now; it must be free to go.
     pub(crate) fn release(self) {
-        assert_eq!(self.device.release(Duration::from_secs(2)).unwrap(), Release::Gone);
+        assert_eq!(
+            self.device.release(Duration::from_secs(2)).unwrap(),
+            Release::Gone
+        );
     }
 }
 
 impl Drop for Loop {
     fn drop(&mut self) {
-        let gone = matches!(self.device.release(Duration::from_secs(2)), Ok(Release::Gone));
+        let gone = matches!(
+            self.device.release(Duration::from_secs(2)),
+            Ok(Release::Gone)
+        );
         if !gone {
             drop(self.device.release_when_free());
         }
-        assert!(gone || thread::panicking(), "{} is left behind", self.path());
+        assert!(
+            gone || thread::panicking(),
+            "{} is left behind",
+            self.path()
+        );
     }
 }
 
@@ -151,14 +194,21 @@ impl Mounted {
     pub(crate) fn new(device: &str, place: &Path) -> Self {
         std::fs::create_dir_all(place).unwrap();
         run("mount", &[device, place.to_str().unwrap()]);
-        Self { place: place.to_owned() }
+        Self {
+            place: place.to_owned(),
+        }
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
         // A test may have unmounted it.
-        drop(Command::new("umount").arg(&self.place).stderr(Stdio::null()).status());
+        drop(
+            Command::new("umount")
+                .arg(&self.place)
+                .stderr(Stdio::null())
+                .status(),
+        );
     }
 }
 
@@ -185,7 +235,13 @@ pub(crate) struct FileDisk {
 
 impl FileDisk {
     pub(crate) fn open(path: &Path) -> Self {
-        Self { file: OpenOptions::new().read(true).write(true).open(path).unwrap() }
+        Self {
+            file: OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(path)
+                .unwrap(),
+        }
     }
 
     fn punch(&self, flags: FallocateFlags, offset: u64, length: u64) -> Result<(), i32> {
@@ -199,10 +255,14 @@ impl Served for FileDisk {
         self.file.metadata().unwrap().len()
     }
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), i32> {
-        self.file.read_exact_at(buffer, offset).map_err(|e| e.raw_os_error().unwrap_or(5))
+        self.file
+            .read_exact_at(buffer, offset)
+            .map_err(|e| e.raw_os_error().unwrap_or(5))
     }
     fn write_at(&self, data: &[u8], offset: u64) -> Result<(), i32> {
-        self.file.write_all_at(data, offset).map_err(|e| e.raw_os_error().unwrap_or(5))
+        self.file
+            .write_all_at(data, offset)
+            .map_err(|e| e.raw_os_error().unwrap_or(5))
     }
     fn zero(&self, offset: u64, length: u64) -> Result<(), i32> {
         // tmpfs has no ZERO_RANGE.
@@ -212,7 +272,9 @@ impl Served for FileDisk {
         self.punch(FallocateFlags::PUNCH_HOLE, offset, length)
     }
     fn flush(&self) -> Result<(), i32> {
-        self.file.sync_data().map_err(|e| e.raw_os_error().unwrap_or(5))
+        self.file
+            .sync_data()
+            .map_err(|e| e.raw_os_error().unwrap_or(5))
     }
     fn look(&self, offset: u64, look: Look) -> Result<Option<u64>, i32> {
         let from = match look {
@@ -240,7 +302,11 @@ impl ServedFile {
         let server = Server::start(connection, disk, range, read_only, 2, false).unwrap();
         let waiter = thread::spawn(move || server.wait());
         let file = open_root(&root, read_only).unwrap();
-        Self { file: Some(file), root: Some(root), waiter: Some(waiter) }
+        Self {
+            file: Some(file),
+            root: Some(root),
+            waiter: Some(waiter),
+        }
     }
 
     pub(crate) fn file(&self) -> &File {
@@ -258,32 +324,54 @@ impl ServedFile {
 impl Drop for ServedFile {
     fn drop(&mut self) {
         let ended = self.end();
-        assert!(ended.is_none_or(|e| e.is_ok()) || thread::panicking(), "the server failed");
+        assert!(
+            ended.is_none_or(|e| e.is_ok()) || thread::panicking(),
+            "the server failed"
+        );
     }
 }
 
-/// Name of the (ignored) test that is a server process; see [`serve_as_child`].
+/// Name of the test that is a server process when it is asked to; see [`serve_as_child`].
 pub(crate) const CHILD: &str = "serve_as_child";
 /// The image, for the child.
 const CHILD_IMAGE: &str = "VIRTDISK_TEST_IMAGE";
 /// "resend" when the child takes over.
 const CHILD_START: &str = "VIRTDISK_TEST_START";
 
+/// Opens an image of any format for writing.
+pub(crate) fn open_disk(image: &Path) -> Disk {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(image)
+        .unwrap();
+    let extension = image.extension().map(|e| e.to_string_lossy().into_owned());
+    let options = virtdisk_disk::OpenOptions {
+        writable: true,
+        extension,
+        ..Default::default()
+    };
+    Disk::open(file, &image.display().to_string(), &options).unwrap()
+}
+
 /// Body of the test that is a server process: serves the image of the environment on descriptor 0.
 pub(crate) fn serve_as_child() {
-    let Some(image) = std::env::var_os(CHILD_IMAGE) else { return };
+    let Some(image) = std::env::var_os(CHILD_IMAGE) else {
+        return;
+    };
     let resend = std::env::var(CHILD_START).is_ok_and(|start| start == "resend");
-    let disk = FileDisk::open(Path::new(&image));
+    let disk = open_disk(Path::new(&image));
     let connection = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
-    let range = (0, disk.size());
-    let server = Server::start(connection, disk, range, false, 2, resend).unwrap();
+    let range = (0, Served::size(&disk));
+    let server = Server::start(connection, disk.clone(), range, false, 2, resend).unwrap();
     assert_eq!(server.wait().unwrap(), Ended::Unmounted);
+    disk.close().unwrap();
 }
 
 /// Starts a server process on a connection.
 pub(crate) fn child_server(connection: &OwnedFd, image: &Path, resend: bool) -> Process {
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", CHILD, "--nocapture", "--test-threads=1"])
+        .args(["--exact", CHILD, "--nocapture", "--test-threads=1"])
         .env(CHILD_IMAGE, image)
         .env(CHILD_START, if resend { "resend" } else { "first" })
         .stdin(Stdio::from(connection.try_clone().unwrap()))
