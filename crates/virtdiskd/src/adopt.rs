@@ -5,16 +5,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use virtdisk_disk::lock::Level;
 
 use crate::attachment::{Attachment, Served, Stage};
 use crate::engine::Engine;
 use crate::entry::{ImageFile, State, watch_worker};
+use crate::packet;
 use crate::record::{self, Record};
 use crate::worker_link::WorkerLink;
 
@@ -85,7 +84,7 @@ impl Engine {
 
     /// Meets a worker at its socket; it hands over image, connection and socket.
     fn meet(&self, record: &Record, socket: &Path) -> io::Result<(WorkerLink, ImageFile, Served)> {
-        let link = connect(socket)?;
+        let link = packet::connect(socket)?;
         let (link, introduction, mut fds) = WorkerLink::adopt(link)?;
         let link = watch_worker(record.id, link, None, &self.ended())?;
         let (Some(listener), Some(connection), Some(image)) = (fds.pop(), fds.pop(), fds.pop())
@@ -109,16 +108,4 @@ impl Engine {
         };
         Ok((link, image, served))
     }
-}
-
-/// Connects to a worker's socket.
-fn connect(path: &Path) -> io::Result<OwnedFd> {
-    let socket = rustix::net::socket_with(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(socket)
 }

@@ -104,12 +104,7 @@ fn a_worker_killed_again_and_again_loses_nothing() {
 
 /// Attaches again and reads the first bytes.
 fn read_device_of(host: &Host, length: u64) -> Vec<u8> {
-    let mut found = None;
-    wait_for("the image to open", || {
-        found = host.open("a.vhd", AccessMask::READ).ok();
-        found.is_some()
-    });
-    let disk = found.unwrap();
+    let disk = host.open_soon(&host.path("a.vhd"), AccessMask::READ);
     let device = attach(&disk, AttachFlags::READ_ONLY).device;
     read_device(&device, usize::try_from(length).unwrap(), 0)
 }
@@ -158,12 +153,7 @@ fn the_next_broker_adopts_what_is_attached() {
         assert!(handle.detach(DetachFlags::NONE).unwrap().gone);
         assert!(!is_bound(device));
         drop(handle);
-        let mut found = None;
-        wait_for("the image to open", || {
-            found = host.open(name, AccessMask::READ).ok();
-            found.is_some()
-        });
-        let disk = found.unwrap();
+        let disk = host.open_soon(&host.path(name), AccessMask::READ);
         let device = attach(&disk, AttachFlags::READ_ONLY).device;
         assert_eq!(read_device(&device, name.len(), 5 * MIB), name.as_bytes());
     }
@@ -213,12 +203,7 @@ fn a_broker_that_dies_takes_what_is_not_permanent_along() {
 
 /// Attaches the image again and reads what was written.
 fn read_device_after(host: &Host) -> Vec<u8> {
-    let mut found = None;
-    wait_for("the image to open", || {
-        found = host.open("a.vhd", AccessMask::READ).ok();
-        found.is_some()
-    });
-    let disk = found.unwrap();
+    let disk = host.open_soon(&host.path("a.vhd"), AccessMask::READ);
     let device = attach(&disk, AttachFlags::READ_ONLY).device;
     read_device(&device, 4096, MIB)
 }
@@ -256,13 +241,7 @@ fn a_full_host_disk_is_the_writers_error_alone() {
     let answer = disk.detach(DetachFlags::NONE);
     assert!(answer.is_ok_and(|d| d.gone));
     drop(disk);
-    let mut found = None;
-    wait_for("the image to open", || {
-        let options = virtdisk::OpenOptions::with_access(AccessMask::READ);
-        found = host.service().open(&image, &options).ok();
-        found.is_some()
-    });
-    let disk = found.unwrap();
+    let disk = host.open_soon(&image, AccessMask::READ);
     let device = attach(&disk, AttachFlags::READ_ONLY).device;
     assert_eq!(read_device(&device, 4096, 0), vec![1; 4096]);
     assert!(disk.detach(DetachFlags::NONE).unwrap().gone);

@@ -8,7 +8,6 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +23,8 @@ use crate::entry::{ImageFile, State};
 use crate::failure::{Result, fail, hinted, system};
 use crate::handle;
 use crate::question::{Answer, Question, Serve};
-use crate::record;
 use crate::security::{self, NodeOwner};
+use crate::{packet, record};
 
 /// Flags whose meaning Linux has no counterpart for.
 const NOT_ON_LINUX: AttachFlags = AttachFlags::NON_PNP
@@ -208,7 +207,8 @@ impl Engine {
     fn serve(&self, state: &mut State, plan: &Plan, serial: u64, id: HandleId) -> Result<File> {
         let name = state.file.clone();
         let socket = self.dir.join("worker").join(format!("{serial}"));
-        let listener = listen(&socket).map_err(|e| system("making a worker's socket", &e))?;
+        let listener =
+            packet::listen(&socket).map_err(|e| system("making a worker's socket", &e))?;
         let mounted = fuse::mount(plan.length, plan.read_only);
         let (connection, root) = mounted.map_err(|e| {
             let _ = std::fs::remove_file(&socket);
@@ -384,20 +384,6 @@ fn writable_image(state: &mut State, plan: &Plan, id: HandleId) -> Result<ImageF
             format!("{}: the image is not open for writing", state.file),
         )),
     }
-}
-
-/// A listening packet socket that only this user reaches.
-fn listen(path: &Path) -> std::io::Result<OwnedFd> {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-    let socket = rustix::net::socket_with(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
-    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    rustix::net::listen(&socket, 4)?;
-    Ok(socket)
 }
 
 /// An attachment before its nodes are finished.

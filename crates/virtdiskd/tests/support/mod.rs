@@ -152,6 +152,19 @@ impl Host {
             .open(self.path(name), &OpenOptions::with_access(access))
     }
 
+    /// A version 1 handle, once an earlier one has closed.
+    pub fn open_soon(&self, path: &Path, access: AccessMask) -> VirtualDisk {
+        let mut found = None;
+        wait_for("the image to open", || {
+            found = self
+                .service
+                .open(path, &OpenOptions::with_access(access))
+                .ok();
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
     /// A version 2 handle.
     pub fn open_v2(&self, name: &str, read_only: bool) -> virtdisk::Result<VirtualDisk> {
         self.service
