@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -120,10 +120,12 @@ pub fn prepare(dir: &Path) -> anyhow::Result<()> {
 /// The lock of a runtime directory; `None` when another broker serves it.
 fn lock(dir: &Path) -> anyhow::Result<Option<File>> {
     let path = dir.join("lock");
+    // Anybody who can open it could lock it, and keep the service from starting.
     let file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(0o600)
         .open(&path)?;
     let deadline = Instant::now() + SECOND_PATIENCE;
     loop {

@@ -133,6 +133,12 @@ fn a_stale_socket_and_a_stale_record_do_not_disturb() {
         UnixStream::connect(run.join("socket")).is_ok()
     });
     assert!(Service::at(&run).attached().unwrap().is_empty());
+    // Only the service's user may hold the lock, read the log or reach the workers.
+    for name in ["lock", "worker", "attachment"] {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = fs::metadata(run.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{name}");
+    }
     wait_for("the end", || broker.try_wait().unwrap().is_some());
     assert!(!run.join("attachment/7.json").exists());
 }
