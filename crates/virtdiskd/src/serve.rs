@@ -72,7 +72,10 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
 /// An engine with its watch.
 fn start(dir: &Path) -> anyhow::Result<Arc<Engine>> {
     for name in ["worker", "attachment"] {
-        make_directory(&dir.join(name), 0o700)?;
+        let path = dir.join(name);
+        make_directory(&path, 0o700)?;
+        // One that was there may have been made with another mask.
+        fs::set_permissions(&path, Permissions::from_mode(0o700))?;
     }
     let engine = Engine::new(dir);
     engine.watch();
