@@ -26,7 +26,7 @@ usage: cargo xtask CHORE
   test                    everything that must hold: format, tidy, clippy, tests, docs
   tidy                    house rules: crate edges, lengths, names, heads
   demo                    the main job on a real disk: create, attach, use, detach, attach again
-  bench attach [--quick]  speed of attached disks beside a plain loop device and other programs
+  bench attach [--quick|--direct]  speed of attached disks beside a plain loop device and other programs
 ";
 
 fn main() -> ExitCode {
@@ -41,8 +41,9 @@ fn main() -> ExitCode {
         ["test"] => test::run(),
         ["tidy"] => tidy::run(),
         ["demo"] => demo::run(),
-        ["bench", "attach"] => bench::run(false),
-        ["bench", "attach", "--quick"] => bench::run(true),
+        ["bench", "attach"] => bench::run(bench::Length::Full),
+        ["bench", "attach", "--quick"] => bench::run(bench::Length::Quick),
+        ["bench", "attach", "--direct"] => bench::run(bench::Length::Direct),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -34,7 +34,8 @@ pub(crate) fn missing() -> Option<String> {
     (!daemon().is_file()).then(|| format!("{} is not built", daemon().display()))
 }
 
-fn daemon() -> PathBuf {
+/// The service's program.
+pub(crate) fn daemon() -> PathBuf {
     let beside = Path::new(env!("CARGO_BIN_EXE_vdisk")).with_file_name("virtdiskd");
     std::env::var_os("VIRTDISKD").map_or(beside, PathBuf::from)
 }

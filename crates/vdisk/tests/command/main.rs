@@ -11,5 +11,6 @@ mod detach;
 mod hold;
 mod house;
 mod image;
+mod rights;
 mod usage;
 mod with;

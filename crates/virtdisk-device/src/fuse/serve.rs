@@ -1,9 +1,9 @@
 //! The serve half: answers the kernel's requests until the file is gone.
 //!
-//! Needs the connection and the disk, no right and no path; once it runs it makes the system calls
-//! `readv` and `writev` only (and whatever the disk makes). Its threads share one connection descriptor: a
-//! request that was read through a clone would die with the clone. One request costs one read,
-//! the disk's work, and one write. Each thread owns one buffer of 1 MiB, made at the start.
+//! Needs the connection and the disk, no right and no path. Its threads share one connection
+//! descriptor: a request that was read through a clone would die with the clone. One request costs
+//! one read, the disk's work, and one write. Each thread owns one buffer of 1 MiB, made at the
+//! start.
 //!
 //! Nothing is answered before it is done, and nothing is kept in memory between requests: the
 //! process may be killed at any instant, and its successor is told what was not answered.

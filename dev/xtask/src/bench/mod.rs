@@ -31,30 +31,56 @@ struct Effort {
     rounds: usize,
     seconds: u32,
     attaches: usize,
+    /// Only what lies straight on its file, beside the plain loop device.
+    direct_only: bool,
 }
 
 const FULL: Effort = Effort {
     size_bytes: 1 << 30,
     rounds: 5,
-    seconds: 2,
+    seconds: 1,
     attaches: 20,
+    direct_only: false,
+};
+const DIRECT: Effort = Effort {
+    size_bytes: 1 << 30,
+    rounds: 11,
+    seconds: 1,
+    attaches: 20,
+    direct_only: true,
 };
 const QUICK: Effort = Effort {
     size_bytes: 256 << 20,
     rounds: 1,
     seconds: 1,
     attaches: 20,
+    direct_only: false,
 };
 
+/// Which bench.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// All, with enough rounds for medians.
+    Full,
+    /// One short round: shows that the bench works.
+    Quick,
+    /// More rounds on fewer disks: a plain loop device, and what is attached as one.
+    Direct,
+}
+
 /// Runs the bench and prints its tables. The figures decide nothing about the exit code.
-pub(crate) fn run(quick: bool) -> Result<bool> {
+pub(crate) fn run(length: Length) -> Result<bool> {
     ensure!(
         run::is_root(),
         "the bench attaches block devices, which needs root"
     );
     setup::run(Need::Everything)?;
     ensure!(run::find("fio").is_some(), "the bench needs fio");
-    let effort = if quick { QUICK } else { FULL };
+    let effort = match length {
+        Length::Full => FULL,
+        Length::Quick => QUICK,
+        Length::Direct => DIRECT,
+    };
     let service = Service::build(Profile::Release)?;
     let scratch = Scratch::new(Path::new("/dev/shm"), "bench")?;
     let latency = latency::measure(&service, scratch.path(), effort.attaches)?;
@@ -87,13 +113,15 @@ fn disks(service: &Service, folder: &Path, effort: &Effort) -> Result<Vec<Disk>>
         disk::ours(service, folder, disk::Kind::Raw, size)?,
         disk::ours(service, folder, disk::Kind::Iso, size)?,
         disk::ours(service, folder, disk::Kind::Fixed, size)?,
-        disk::ours(service, folder, disk::Kind::Dynamic, size)?,
     ];
-    for peer in [
-        peer::storage_daemon,
-        peer::nbdfuse_buffered,
-        peer::nbdfuse_direct,
-    ] {
+    let mut peers: Vec<fn(&Path, u64) -> Result<Disk>> = Vec::new();
+    if !effort.direct_only {
+        disks.push(disk::ours(service, folder, disk::Kind::Dynamic, size)?);
+        peers.push(peer::storage_daemon);
+        peers.push(peer::nbdfuse_buffered);
+        peers.push(peer::nbdfuse_direct);
+    }
+    for peer in peers {
         match peer(folder, size) {
             Ok(disk) => disks.push(disk),
             Err(error) => println!("SKIP {error:#}"),
@@ -112,6 +140,8 @@ struct Measured {
     floor: Option<disk::Kind>,
     /// In the order of [`PATTERNS`]; `None` where the disk can't be written.
     medians: Vec<Option<f64>>,
+    /// Largest less smallest figure over the median, by pattern: how noisy the machine was.
+    spreads: Vec<Option<f64>>,
     verified: Option<bool>,
 }
 
@@ -120,9 +150,10 @@ fn measure(disks: &[Disk], effort: &Effort) -> Result<Vec<Measured>> {
     for round in 0..effort.rounds {
         for (column, pattern) in PATTERNS.iter().enumerate() {
             eprintln!("round {} of {}: {}", round + 1, effort.rounds, pattern.name);
-            for (row, disk) in disks
-                .iter()
-                .enumerate()
+            // Each round begins with another disk, so that none always follows the same one.
+            let order = (0..disks.len()).map(|place| (place + round) % disks.len());
+            for (row, disk) in order
+                .map(|row| (row, &disks[row]))
                 .filter(|(_, disk)| fits(disk, pattern))
             {
                 run::go_on()?;
@@ -141,6 +172,7 @@ fn measure(disks: &[Disk], effort: &Effort) -> Result<Vec<Measured>> {
         .map(|((disk, samples), verified)| Measured {
             name: disk.name.clone(),
             floor: disk.kind,
+            spreads: samples.iter().map(|samples| spread(samples)).collect(),
             medians: samples.into_iter().map(median).collect(),
             verified,
         })
@@ -161,6 +193,13 @@ fn median(mut samples: Vec<f64>) -> Option<f64> {
     } else {
         (samples[middle - 1] + upper) / 2.0
     })
+}
+
+/// Largest less smallest over the middle one; `None` of fewer than two.
+fn spread(samples: &[f64]) -> Option<f64> {
+    let largest = samples.iter().copied().reduce(f64::max)?;
+    let smallest = samples.iter().copied().reduce(f64::min)?;
+    (samples.len() > 1).then(|| (largest - smallest) / median(samples.to_vec()).unwrap_or(1.0))
 }
 
 /// One line about the machine, for whoever reads the figures later.
@@ -189,5 +228,11 @@ mod tests {
         assert_eq!(median(vec![]), None);
         assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), Some(2.5));
+    }
+
+    #[test]
+    fn spread_is_relative_to_the_middle() {
+        assert_eq!(spread(&[5.0]), None);
+        assert_eq!(spread(&[2.0, 1.0, 3.0]), Some(1.0));
     }
 }

@@ -21,8 +21,28 @@ pub(super) fn print(results: &[Measured]) {
         });
     }
     println!();
+    println!("{}", noise(&results[BASELINES[0]]));
     for line in floors(results) {
         println!("{line}");
+    }
+}
+
+/// How far the baseline itself went up and down: no ratio says more than this allows.
+fn noise(baseline: &Measured) -> String {
+    let spreads: Option<Vec<String>> = baseline
+        .spreads
+        .iter()
+        .map(|spread| spread.map(|spread| format!("{:.0} %", spread * 100.0)))
+        .collect();
+    match spreads {
+        Some(spreads) => {
+            format!(
+                "spread of {} over the rounds: {}",
+                baseline.name,
+                spreads.join(", ")
+            )
+        }
+        None => "one round only: this shows that the bench works, not how fast anything is".into(),
     }
 }
 
@@ -117,6 +137,7 @@ mod tests {
             name: name.to_string(),
             floor,
             medians,
+            spreads: Vec::new(),
             verified: Some(true),
         }
     }
