@@ -26,7 +26,8 @@ usage: cargo xtask CHORE
   test                    everything that must hold: format, tidy, clippy, tests, docs
   tidy                    house rules: crate edges, lengths, names, heads
   demo                    the main job on a real disk: create, attach, use, detach, attach again
-  bench attach [--quick|--direct]  speed of attached disks beside a plain loop device and other programs
+  bench attach [--quick|--direct]
+                          speed of attached disks beside a plain loop device and others
 ";
 
 fn main() -> ExitCode {

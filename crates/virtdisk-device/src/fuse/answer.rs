@@ -50,21 +50,24 @@ pub(super) enum Reply {
     Silence,
     /// A positive errno.
     Error(i32),
-    /// A header alone.
-    Done,
-    /// The first bytes of the array.
-    Words([u8; size_of::<AttributesOut>()], usize),
-    /// The first bytes of the data buffer.
+    /// A header, and the first bytes of the data buffer.
     Data(usize),
 }
 
 impl Reply {
-    /// One layout.
-    fn words(layout: &(impl IntoBytes + zerocopy::Immutable)) -> Self {
+    /// A header alone.
+    const DONE: Self = Self::Data(0);
+
+    /// One layout, put into the data buffer.
+    fn words(data: &mut [u8], layout: &(impl IntoBytes + zerocopy::Immutable)) -> Self {
         let bytes = layout.as_bytes();
-        let mut words = [0; size_of::<AttributesOut>()];
-        words[..bytes.len()].copy_from_slice(bytes);
-        Self::Words(words, bytes.len())
+        match data.get_mut(..bytes.len()) {
+            Some(place) => {
+                place.copy_from_slice(bytes);
+                Self::Data(bytes.len())
+            }
+            None => Self::error(Errno::IO),
+        }
     }
 
     /// An errno.
@@ -73,7 +76,7 @@ impl Reply {
     }
 }
 
-/// Answers one request. `data` holds what a WRITE carries, and takes what a READ gives.
+/// Answers one request. `data` holds what a WRITE carries, and takes what goes back.
 pub(super) fn answer<S: Served>(
     disk: &S,
     view: &View,
@@ -83,18 +86,18 @@ pub(super) fn answer<S: Served>(
     let result = match operation {
         Operation::Read { offset, size } => read(disk, view, offset, size, data),
         Operation::Write { offset, size } => write(disk, view, offset, size, data),
-        Operation::Fsync => disk.flush().map(|()| Reply::Done),
+        Operation::Fsync => disk.flush().map(|()| Reply::DONE),
         Operation::Allocate {
             offset,
             length,
             mode,
         } => allocate(disk, view, offset, length, mode),
-        Operation::Seek { offset, whence } => seek(disk, view, offset, whence),
-        Operation::GetAttributes => Ok(Reply::words(&attributes(view))),
-        Operation::SetAttributes { valid, size } => Ok(set_attributes(view, valid, size)),
-        Operation::Open { flags } => Ok(open(view, flags)),
-        Operation::StatFs => Ok(Reply::words(&statfs(view))),
-        Operation::Nothing => Ok(Reply::Done),
+        Operation::Seek { offset, whence } => seek(disk, view, offset, whence, data),
+        Operation::GetAttributes => Ok(Reply::words(data, &attributes(view))),
+        Operation::SetAttributes { valid, size } => Ok(set_attributes(view, valid, size, data)),
+        Operation::Open { flags } => Ok(open(view, flags, data)),
+        Operation::StatFs => Ok(Reply::words(data, &statfs(view))),
+        Operation::Nothing => Ok(Reply::DONE),
         Operation::Silent => Ok(Reply::Silence),
         Operation::Init(_) => Ok(Reply::error(Errno::IO)),
         Operation::Unknown => Ok(Reply::error(Errno::NOSYS)),
@@ -125,7 +128,7 @@ fn write<S: Served>(
     view: &View,
     offset: u64,
     size: u32,
-    data: &[u8],
+    data: &mut [u8],
 ) -> Result<Reply, i32> {
     writable(view)?;
     let fits = u64::from(size).min(view.length.saturating_sub(offset));
@@ -139,10 +142,13 @@ fn write<S: Served>(
     if !bytes.is_empty() {
         disk.write_at(bytes, on_disk(view, offset)?)?;
     }
-    Ok(Reply::words(&WriteOut {
-        size: fits,
-        padding: 0,
-    }))
+    Ok(Reply::words(
+        data,
+        &WriteOut {
+            size: fits,
+            padding: 0,
+        },
+    ))
 }
 
 /// FALLOCATE: a hole or zeros, inside the size. Never ENOSYS: the kernel would not ask again.
@@ -158,7 +164,7 @@ fn allocate<S: Served>(
         .checked_add(length)
         .ok_or(Errno::FBIG.raw_os_error())?;
     if offset >= view.length && mode & KEEP_SIZE != 0 {
-        return Ok(Reply::Done);
+        return Ok(Reply::DONE);
     }
     if end > view.length && mode & KEEP_SIZE == 0 {
         return Err(Errno::NOSPC.raw_os_error());
@@ -171,11 +177,17 @@ fn allocate<S: Served>(
         PUNCH_HOLE | ZERO_RANGE => {}
         _ => return Err(Errno::OPNOTSUPP.raw_os_error()),
     }
-    Ok(Reply::Done)
+    Ok(Reply::DONE)
 }
 
 /// LSEEK: only the directions that the kernel can't answer itself arrive here.
-fn seek<S: Served>(disk: &S, view: &View, offset: u64, whence: u32) -> Result<Reply, i32> {
+fn seek<S: Served>(
+    disk: &S,
+    view: &View,
+    offset: u64,
+    whence: u32,
+    data: &mut [u8],
+) -> Result<Reply, i32> {
     if offset >= view.length {
         return Err(Errno::NXIO.raw_os_error());
     }
@@ -189,36 +201,42 @@ fn seek<S: Served>(disk: &S, view: &View, offset: u64, whence: u32) -> Result<Re
         .and_then(|at| at.checked_sub(view.offset))
         .filter(|at| *at < view.length);
     match (found, look) {
-        (Some(at), _) => Ok(Reply::words(&SeekOut { offset: at })),
+        (Some(at), _) => Ok(Reply::words(data, &SeekOut { offset: at })),
         // The end of a file counts as a hole.
-        (None, Look::Hole) => Ok(Reply::words(&SeekOut {
-            offset: view.length,
-        })),
+        (None, Look::Hole) => Ok(Reply::words(
+            data,
+            &SeekOut {
+                offset: view.length,
+            },
+        )),
         (None, Look::Data) => Err(Errno::NXIO.raw_os_error()),
     }
 }
 
 /// SETATTR: the size it has is fine, anything else is not ours to change.
-fn set_attributes(view: &View, valid: u32, size: u64) -> Reply {
+fn set_attributes(view: &View, valid: u32, size: u64, data: &mut [u8]) -> Reply {
     let size_stays = valid & FATTR_SIZE == 0 || size == view.length;
     if size_stays && valid & !(FATTR_SIZE | FATTR_SILENT) == 0 {
-        Reply::words(&attributes(view))
+        Reply::words(data, &attributes(view))
     } else {
         Reply::error(Errno::PERM)
     }
 }
 
 /// OPEN.
-fn open(view: &View, flags: u32) -> Reply {
+fn open(view: &View, flags: u32, data: &mut [u8]) -> Reply {
     if view.read_only && flags & ACCESS_MODE != 0 {
         return Reply::error(Errno::ROFS);
     }
     let open_flags = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES | FOPEN_NOFLUSH;
-    Reply::words(&OpenOut {
-        handle: 0,
-        open_flags,
-        backing: 0,
-    })
+    Reply::words(
+        data,
+        &OpenOut {
+            handle: 0,
+            open_flags,
+            backing: 0,
+        },
+    )
 }
 
 /// The attributes, which never change.

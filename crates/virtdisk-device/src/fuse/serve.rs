@@ -9,20 +9,23 @@
 //! process may be killed at any instant, and its successor is told what was not answered.
 
 use std::fmt;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::{Errno, readv, writev};
+use rustix::io::{Errno, read, write};
 use zerocopy::IntoBytes;
 
 use super::answer::{Reply, View, answer};
-use super::buffer::PageBuffer;
+use super::buffer::MessageBuffer;
 use super::served::Served;
 use super::wire::{DATA_BYTES, HEAD_BYTES, Malformed, NOTIFY_RESEND, OutHeader, parse};
+
+/// Bytes of a reply's header.
+const OUT_BYTES: usize = size_of::<OutHeader>();
 
 /// How serving ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +113,7 @@ impl Server {
         let (to, ends) = mpsc::channel();
         for number in 0..threads.max(1) {
             let (shared, to) = (Arc::clone(&shared), to.clone());
-            let mut buffer = PageBuffer::new(DATA_BYTES);
+            let mut buffer = MessageBuffer::new(DATA_BYTES);
             let panicked = io::Error::other("a thread that served the disk panicked");
             thread::Builder::new()
                 .name(format!("serve-{number}"))
@@ -119,16 +122,17 @@ impl Server {
                         result: Err(panicked),
                         to,
                     };
-                    obituary.result = shared.run(buffer.bytes());
+                    obituary.result = shared.run(buffer.with_header(HEAD_BYTES));
                 })?;
         }
         if resend {
+            let length = const { OUT_BYTES as u32 };
             let notice = OutHeader {
-                length: size_of_header(),
+                length,
                 error: NOTIFY_RESEND,
                 unique: 0,
             };
-            rustix::io::write(&shared.connection, notice.as_bytes())?;
+            write(&shared.connection, notice.as_bytes())?;
         }
         *begins = true;
         drop(begins);
@@ -149,15 +153,14 @@ impl Server {
 }
 
 impl<S: Served> Shared<S> {
-    /// One thread: answers until the connection is dead.
-    fn run(&self, data: &mut [u8]) -> io::Result<()> {
+    /// One thread: answers until the connection is dead. The message is a head of [`HEAD_BYTES`]
+    /// and the data behind it.
+    fn run(&self, message: &mut [u8]) -> io::Result<()> {
         if !*self.begins.lock().unwrap_or_else(PoisonError::into_inner) {
             return Ok(());
         }
-        let mut head = [0; HEAD_BYTES];
         loop {
-            let mut into = [IoSliceMut::new(&mut head), IoSliceMut::new(data)];
-            let received = match readv(&self.connection, &mut into) {
+            let received = match read(&self.connection, &mut *message) {
                 Ok(received) => received,
                 Err(Errno::NODEV | Errno::CONNABORTED) => return Ok(()),
                 // NOENT: the request was taken back before it was read whole.
@@ -172,6 +175,7 @@ impl<S: Served> Shared<S> {
                 }
                 Err(error) => return Err(error.into()),
             };
+            let (head, data) = message.split_at_mut(HEAD_BYTES);
             let (unique, reply) = match parse(&head[..received.min(HEAD_BYTES)], received) {
                 Ok(request) => (
                     request.unique,
@@ -182,36 +186,30 @@ impl<S: Served> Shared<S> {
                 }
                 Err(Malformed::NoHeader) => continue,
             };
-            self.send(unique, &reply, data)?;
+            self.send(unique, reply, &mut message[HEAD_BYTES - OUT_BYTES..])?;
         }
     }
 
-    /// Sends a reply; a request that nobody waits for any more is no error.
-    fn send(&self, unique: u64, reply: &Reply, data: &[u8]) -> io::Result<()> {
-        let (error, body): (i32, &[u8]) = match reply {
+    /// Sends a reply: its header goes to the front of `message`, its data is behind that. A
+    /// request that nobody waits for any more is no error.
+    fn send(&self, unique: u64, reply: Reply, message: &mut [u8]) -> io::Result<()> {
+        let (error, body) = match reply {
             Reply::Silence => return Ok(()),
-            Reply::Error(errno) => (errno.saturating_neg(), &[]),
-            Reply::Done => (0, &[]),
-            Reply::Words(words, length) => (0, &words[..*length]),
-            Reply::Data(length) => (0, &data[..*length]),
+            Reply::Error(errno) => (errno.saturating_neg(), 0),
+            Reply::Data(length) => (0, length),
         };
-        let length = u32::try_from(body.len())
-            .unwrap_or(u32::MAX)
-            .saturating_add(size_of_header());
+        let whole = message.len().min(OUT_BYTES + body);
+        let message = &mut message[..whole];
+        let length = u32::try_from(whole).unwrap_or(u32::MAX);
         let header = OutHeader {
             length,
             error,
             unique,
         };
-        let parts = [IoSlice::new(header.as_bytes()), IoSlice::new(body)];
-        match writev(&self.connection, &parts) {
+        message[..OUT_BYTES].copy_from_slice(header.as_bytes());
+        match write(&self.connection, message) {
             Ok(_) | Err(Errno::NOENT | Errno::NODEV | Errno::CONNABORTED) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// Bytes of a reply's header.
-fn size_of_header() -> u32 {
-    const { size_of::<OutHeader>() as u32 }
 }

@@ -33,6 +33,8 @@ pub(super) struct Disk {
     pub(super) writable: bool,
     /// Ours, or `None` for baseline and peers.
     pub(super) kind: Option<Kind>,
+    /// A plain loop device on the same file as ours of this kind.
+    pub(super) twin: Option<Kind>,
     undo: Vec<Command>,
     server: Option<Child>,
 }
@@ -45,6 +47,7 @@ impl Disk {
             device,
             writable: true,
             kind: None,
+            twin: None,
             undo,
             server: None,
         }
@@ -157,6 +160,28 @@ pub(super) fn ours(service: &Service, folder: &Path, kind: Kind, size_bytes: u64
     let mut disk = Disk::new(name, device, undo);
     disk.writable = writable;
     disk.kind = Some(kind);
+    Ok(disk)
+}
+
+/// A plain loop device on the very file that ours of `kind` is attached from: where a file's bytes
+/// lie in memory decides more than what is on top of it.
+pub(super) fn twin(folder: &Path, kind: Kind, size_bytes: u64) -> Result<Disk> {
+    let (name, file) = match kind {
+        Kind::Fixed => ("loop dio, same fixed", "fixed.vhd"),
+        _ => ("loop dio, same iso", "ours.iso"),
+    };
+    let mut command = Command::new("losetup");
+    command.args(["--find", "--show", "--direct-io=on", "--sizelimit"]);
+    command.arg(size_bytes.to_string());
+    if kind == Kind::Iso {
+        command.args(["--read-only", "--sector-size", "2048"]);
+    }
+    let device = run::output(command.arg(folder.join(file)))?;
+    let device = device.trim().to_string();
+    let undo = vec![unloop(&device)];
+    let mut disk = Disk::new(name, device, undo);
+    disk.writable = kind != Kind::Iso;
+    disk.twin = Some(kind);
     Ok(disk)
 }
 

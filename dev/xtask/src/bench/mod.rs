@@ -44,7 +44,7 @@ const FULL: Effort = Effort {
 };
 const DIRECT: Effort = Effort {
     size_bytes: 1 << 30,
-    rounds: 11,
+    rounds: 7,
     seconds: 1,
     attaches: 20,
     direct_only: true,
@@ -112,7 +112,9 @@ fn disks(service: &Service, folder: &Path, effort: &Effort) -> Result<Vec<Disk>>
         disk::raw_loop(folder, size, false)?,
         disk::ours(service, folder, disk::Kind::Raw, size)?,
         disk::ours(service, folder, disk::Kind::Iso, size)?,
+        disk::twin(folder, disk::Kind::Iso, size)?,
         disk::ours(service, folder, disk::Kind::Fixed, size)?,
+        disk::twin(folder, disk::Kind::Fixed, size)?,
     ];
     let mut peers: Vec<fn(&Path, u64) -> Result<Disk>> = Vec::new();
     if !effort.direct_only {
@@ -138,6 +140,7 @@ fn disks(service: &Service, folder: &Path, effort: &Effort) -> Result<Vec<Disk>>
 struct Measured {
     name: String,
     floor: Option<disk::Kind>,
+    twin: Option<disk::Kind>,
     /// In the order of [`PATTERNS`]; `None` where the disk can't be written.
     medians: Vec<Option<f64>>,
     /// Largest less smallest figure over the median, by pattern: how noisy the machine was.
@@ -172,6 +175,7 @@ fn measure(disks: &[Disk], effort: &Effort) -> Result<Vec<Measured>> {
         .map(|((disk, samples), verified)| Measured {
             name: disk.name.clone(),
             floor: disk.kind,
+            twin: disk.twin,
             spreads: samples.iter().map(|samples| spread(samples)).collect(),
             medians: samples.into_iter().map(median).collect(),
             verified,

@@ -100,6 +100,8 @@ fn floors(results: &[Measured]) -> Vec<String> {
     let baseline = &results[BASELINES[0]];
     for row in results {
         let Some(kind) = row.floor else { continue };
+        let twin = results.iter().find(|other| other.twin == Some(kind));
+        let baseline = twin.unwrap_or(baseline);
         for column in 0..PATTERNS.len() {
             lines.extend(verdict(row, baseline, column, floor(kind, column)));
         }
@@ -108,7 +110,7 @@ fn floors(results: &[Measured]) -> Vec<String> {
     let peers = results
         .iter()
         .skip(BASELINES.len())
-        .filter(|row| row.floor.is_none());
+        .filter(|row| row.floor.is_none() && row.twin.is_none());
     for peer in peers.filter(|peer| peer.verified == Some(true)) {
         for column in (0..PATTERNS.len()).filter(|column| PATTERNS[*column].writes) {
             lines.extend(ours.and_then(|ours| verdict(ours, peer, column, peer_floor(column))));
@@ -136,6 +138,7 @@ mod tests {
         Measured {
             name: name.to_string(),
             floor,
+            twin: None,
             medians,
             spreads: Vec::new(),
             verified: Some(true),
