@@ -418,6 +418,7 @@ pub(crate) fn fio_verify(device: &str, block: &str, depth: u32, size: &str, loop
             "--verify=crc32c",
             "--verify_fatal=1",
             "--do_verify=1",
+            "--verify_state_save=0",
             &format!("--loops={loops}"),
             "--randrepeat=0",
         ],
