@@ -10,12 +10,13 @@
 
 mod answer;
 mod buffer;
+mod crew;
 mod disk;
 mod node;
 mod serve;
 mod served;
 mod wire;
 
-pub use node::{FuseNode, abort, mount, open_root};
+pub use node::{abort, mount, open_root};
 pub use serve::{Ended, Server};
 pub use served::{Look, Served};

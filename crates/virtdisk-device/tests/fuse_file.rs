@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
@@ -274,9 +274,11 @@ fn a_connection_that_was_made_non_blocking_is_served_too() {
     assert_eq!(server.wait().unwrap(), Ended::Unmounted);
 }
 
-/// A disk whose calls can be made to fail or panic.
+/// A disk whose calls can be made to fail or panic, and whose first sector can be made to take its
+/// time.
 struct Troubled {
     disk: FileDisk,
+    slow: Arc<AtomicBool>,
     errno: Arc<AtomicU32>,
     panics: Arc<AtomicBool>,
 }
@@ -297,6 +299,9 @@ impl Served for Troubled {
     }
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), i32> {
         self.check()?;
+        while offset == 0 && self.slow.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
         self.disk.read_at(buffer, offset)
     }
     fn write_at(&self, data: &[u8], offset: u64) -> Result<(), i32> {
@@ -329,6 +334,7 @@ fn errors_of_the_disk_reach_the_caller_and_pass() {
     let disk = Troubled {
         disk: FileDisk::open(&path),
         errno: Arc::clone(&errno),
+        slow: Arc::default(),
         panics,
     };
     let served = ServedFile::new(disk, (0, MIB), false);
@@ -364,6 +370,7 @@ fn a_server_that_panics_says_so_and_the_next_one_answers_what_it_left() {
     let trouble = |panics: &Arc<AtomicBool>| Troubled {
         disk: FileDisk::open(&path),
         errno: Arc::new(AtomicU32::new(0)),
+        slow: Arc::default(),
         panics: Arc::clone(panics),
     };
     let (connection, root) = mount(MIB, false).unwrap();
@@ -385,4 +392,45 @@ fn a_server_that_panics_says_so_and_the_next_one_answers_what_it_left() {
     });
     drop((file, root));
     assert_eq!(second.wait().unwrap(), Ended::Unmounted);
+}
+
+#[test]
+fn one_slow_request_holds_up_no_other() {
+    needs!();
+    let folder = folder();
+    let path = folder.path().join("image");
+    let before = image(&path, MIB);
+    let slow = Arc::new(AtomicBool::new(false));
+    let disk = Troubled {
+        disk: FileDisk::open(&path),
+        errno: Arc::default(),
+        slow: Arc::clone(&slow),
+        panics: Arc::default(),
+    };
+    let served = ServedFile::new(disk, (0, MIB), false);
+    let file = served.file();
+    // At once, after many quick ones in a row, and after a rest: one thread is enough then.
+    for (quick, pause) in [(0, 0), (1000, 0), (1000, 50)] {
+        for number in 0..quick {
+            at(file, 4096 + number * 512, 512);
+        }
+        thread::sleep(Duration::from_millis(pause));
+        slow.store(true, Ordering::SeqCst);
+        thread::scope(|scope| {
+            let held = scope.spawn(|| at(file, 0, 512));
+            thread::sleep(Duration::from_millis(20));
+            let others =
+                scope.spawn(|| (1..100).map(|n| at(file, n * 512, 512)).collect::<Vec<_>>());
+            let deadline = Instant::now() + Duration::from_secs(2);
+            while !others.is_finished() && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(1));
+            }
+            let in_time = others.is_finished();
+            assert!(!held.is_finished());
+            slow.store(false, Ordering::SeqCst);
+            assert!(held.join().unwrap() == before[..512]);
+            assert!(others.join().unwrap().concat() == before[512..51_200]);
+            assert!(in_time, "they waited for the slow one");
+        });
+    }
 }

@@ -51,6 +51,9 @@ fn vhd(folder: &Path) -> PathBuf {
         identifier: None,
         created_unix: 1_800_000_000,
         sparse: false,
+        logical_sector_size: 0,
+        physical_sector_size: 0,
+        parent: None,
     };
     let file = OpenOptions::new()
         .read(true)

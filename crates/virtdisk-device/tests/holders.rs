@@ -6,6 +6,7 @@ mod support;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use support::{Loop, Mounted, Process, file_of, folder, needs, options, run};
@@ -14,6 +15,8 @@ use virtdisk_device::loop_device::Release;
 
 const MIB: u64 = 1 << 20;
 const NOW: Duration = Duration::ZERO;
+/// Taken by tests that mount: a new mount namespace holds copies of everybody's mounts.
+static MOUNTS: Mutex<()> = Mutex::new(());
 
 /// A device on a new file.
 fn device(folder: &Path, name: &str, length: u64) -> Loop {
@@ -62,6 +65,7 @@ fn a_device_that_nobody_uses_has_no_holder() {
 #[test]
 fn a_mount_is_found_and_the_process_that_sits_in_it() {
     needs!("mkfs.ext4");
+    let _alone = MOUNTS.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = folder();
     let device = device(folder.path(), "image", 16 * MIB);
     run("mkfs.ext4", &["-q", "-F", &device.path()]);
@@ -93,6 +97,7 @@ fn a_mount_is_found_and_the_process_that_sits_in_it() {
 #[test]
 fn a_mount_of_a_partition_names_the_partition() {
     needs!("mkfs.ext4");
+    let _alone = MOUNTS.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = folder();
     let device = device(folder.path(), "image", 16 * MIB);
     let nodes = device.device.add_partitions(&[(3, MIB, 12 * MIB)]).unwrap();
@@ -112,6 +117,7 @@ fn a_mount_of_a_partition_names_the_partition() {
 #[test]
 fn a_mount_in_another_mount_namespace_is_found() {
     needs!("mkfs.ext4", "unshare");
+    let _alone = MOUNTS.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = folder();
     let device = device(folder.path(), "image", 16 * MIB);
     run("mkfs.ext4", &["-q", "-F", &device.path()]);
@@ -160,6 +166,7 @@ fn a_process_with_the_device_open_is_found() {
 #[test]
 fn a_file_on_a_volume_that_was_unmounted_lazily_is_found() {
     needs!("mkfs.ext4");
+    let _alone = MOUNTS.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = folder();
     let device = device(folder.path(), "image", 16 * MIB);
     run("mkfs.ext4", &["-q", "-F", &device.path()]);
@@ -240,6 +247,7 @@ fn a_loop_device_on_the_device_is_found() {
 #[test]
 fn a_btrfs_mount_is_found_on_each_of_its_devices() {
     needs!("mkfs.btrfs");
+    let _alone = MOUNTS.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = folder();
     let first = device(folder.path(), "image1", 128 * MIB);
     let second = device(folder.path(), "image2", 128 * MIB);

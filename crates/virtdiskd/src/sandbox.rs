@@ -123,6 +123,8 @@ const ALLOWED: &[i64] = &[
     nr::__NR_munmap as i64,
     nr::__NR_mprotect as i64,
     nr::__NR_madvise as i64,
+    nr::__NR_mlock as i64,
+    nr::__NR_munlock as i64,
     nr::__NR_mremap as i64,
     nr::__NR_brk as i64,
     nr::__NR_clone as i64,

@@ -42,15 +42,6 @@ const PAGE_BYTES: usize = 4096;
 /// The smallest buffer that the kernel hands the first request to, bytes.
 const FIRST_BUFFER_BYTES: usize = 8192;
 
-/// The node half of a served disk.
-#[derive(Debug)]
-pub struct FuseNode {
-    /// `/dev/fuse`, for the server; keep a copy to survive it.
-    pub connection: OwnedFd,
-    /// The disk as a file.
-    pub file: File,
-}
-
 /// Makes the mount and answers the handshake. Answers the connection, and the mount's root for
 /// [`open_root`]. No request but the handshake has been made then, so no server is needed yet.
 ///

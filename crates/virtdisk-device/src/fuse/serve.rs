@@ -17,15 +17,20 @@ use std::thread;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read, write};
+use rustix::time::Timespec;
 use zerocopy::IntoBytes;
 
 use super::answer::{Reply, View, answer};
 use super::buffer::MessageBuffer;
+use super::crew::{Crew, Lookout};
 use super::served::Served;
-use super::wire::{DATA_BYTES, HEAD_BYTES, Malformed, NOTIFY_RESEND, OutHeader, parse};
+use super::wire::{DATA_BYTES, HEAD_BYTES, Malformed, NOTIFY_RESEND, Operation, OutHeader, parse};
 
 /// Bytes of a reply's header.
 const OUT_BYTES: usize = size_of::<OutHeader>();
+
+/// Up to here moving data is quick, when the disk is, bytes.
+const QUICK_BYTES: u32 = 64 * 1024;
 
 /// How serving ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,18 +49,21 @@ struct Shared<S> {
     connection: OwnedFd,
     disk: S,
     view: View,
+    crew: Crew,
     /// Held until all threads are there; false afterwards when they are to give up.
     begins: Mutex<bool>,
 }
 
-/// Tells [`Server::wait`] how a thread ended, even if it panicked.
-struct Obituary {
+/// Tells [`Server::wait`] and the other threads that a thread ended, even if it panicked.
+struct Obituary<S> {
+    shared: Arc<Shared<S>>,
     result: io::Result<()>,
     to: Sender<io::Result<()>>,
 }
 
-impl Drop for Obituary {
+impl<S> Drop for Obituary<S> {
     fn drop(&mut self) {
+        self.shared.crew.finish();
         let result = std::mem::replace(&mut self.result, Ok(()));
         // Nobody listens when the server was dropped.
         let _ = self.to.send(result);
@@ -107,22 +115,24 @@ impl Server {
             connection,
             disk,
             view,
+            crew: Crew::new(),
             begins,
         });
         let mut begins = shared.begins.lock().unwrap_or_else(PoisonError::into_inner);
         let (to, ends) = mpsc::channel();
         for number in 0..threads.max(1) {
-            let (shared, to) = (Arc::clone(&shared), to.clone());
             let mut buffer = MessageBuffer::new(DATA_BYTES);
-            let panicked = io::Error::other("a thread that served the disk panicked");
+            let obituary = Obituary {
+                shared: Arc::clone(&shared),
+                result: Err(io::Error::other("a thread that served the disk panicked")),
+                to: to.clone(),
+            };
             thread::Builder::new()
                 .name(format!("serve-{number}"))
                 .spawn(move || {
-                    let mut obituary = Obituary {
-                        result: Err(panicked),
-                        to,
-                    };
-                    obituary.result = shared.run(buffer.with_header(HEAD_BYTES));
+                    let mut obituary = obituary;
+                    let message = buffer.with_header(HEAD_BYTES);
+                    obituary.result = obituary.shared.run(number, message);
                 })?;
         }
         if resend {
@@ -153,30 +163,21 @@ impl Server {
 }
 
 impl<S: Served> Shared<S> {
-    /// One thread: answers until the connection is dead. The message is a head of [`HEAD_BYTES`]
-    /// and the data behind it.
-    fn run(&self, message: &mut [u8]) -> io::Result<()> {
+    /// Thread `number`: answers until the connection is dead. The message is a head of
+    /// [`HEAD_BYTES`] and the data behind it.
+    fn run(&self, number: usize, message: &mut [u8]) -> io::Result<()> {
         if !*self.begins.lock().unwrap_or_else(PoisonError::into_inner) {
             return Ok(());
         }
-        loop {
-            let received = match read(&self.connection, &mut *message) {
-                Ok(received) => received,
-                Err(Errno::NODEV | Errno::CONNABORTED) => return Ok(()),
-                // NOENT: the request was taken back before it was read whole.
-                Err(Errno::INTR | Errno::NOENT) => continue,
-                // Somebody who shares the descriptor made it non-blocking.
-                Err(Errno::AGAIN) => {
-                    let mut ready = [PollFd::new(&self.connection, PollFlags::IN)];
-                    match poll(&mut ready, None) {
-                        Ok(_) | Err(Errno::INTR) => continue,
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-                Err(error) => return Err(error.into()),
-            };
+        let lead = number == 0;
+        let mut lookout = Lookout::default();
+        while let Some(received) = self.take(message)? {
             let (head, data) = message.split_at_mut(HEAD_BYTES);
-            let (unique, reply) = match parse(&head[..received.min(HEAD_BYTES)], received) {
+            let request = parse(&head[..received.min(HEAD_BYTES)], received);
+            let begun = self
+                .crew
+                .begin(request.is_ok_and(|r| is_lengthy(r.operation)));
+            let (unique, reply) = match request {
                 Ok(request) => (
                     request.unique,
                     answer(&self.disk, &self.view, request.operation, data),
@@ -184,10 +185,53 @@ impl<S: Served> Shared<S> {
                 Err(Malformed::Body { unique, errno }) => {
                     (unique, Reply::Error(errno.raw_os_error()))
                 }
-                Err(Malformed::NoHeader) => continue,
+                Err(Malformed::NoHeader) => (0, Reply::Silence),
             };
             self.send(unique, reply, &mut message[HEAD_BYTES - OUT_BYTES..])?;
+            self.crew.end(&begun);
+            if lead {
+                self.crew.look_out(&mut lookout, || self.is_ready());
+            } else {
+                self.crew.rest();
+            }
         }
+        Ok(())
+    }
+
+    /// Waits for a message and answers its length; `None` when the connection is dead.
+    fn take(&self, message: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            match read(&self.connection, &mut *message) {
+                Ok(received) => return Ok(Some(received)),
+                Err(Errno::NODEV | Errno::CONNABORTED) => return Ok(None),
+                // NOENT: the request was taken back before it was read whole.
+                Err(Errno::INTR | Errno::NOENT) => {}
+                // Somebody who shares the descriptor made it non-blocking.
+                Err(Errno::AGAIN) => {
+                    let mut ready = [PollFd::new(&self.connection, PollFlags::IN)];
+                    match poll(&mut ready, None) {
+                        Ok(_) | Err(Errno::INTR) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Is there a message, or the end of the connection, to be read without waiting?
+    fn is_ready(&self) -> bool {
+        let mut ready = [PollFd::new(&self.connection, PollFlags::IN)];
+        !matches!(
+            poll(
+                &mut ready,
+                Some(&Timespec {
+                    tv_sec: 0,
+                    tv_nsec: 0
+                })
+            ),
+            Ok(0)
+        )
     }
 
     /// Sends a reply: its header goes to the front of `message`, its data is behind that. A
@@ -211,5 +255,14 @@ impl<S: Served> Shared<S> {
             Ok(_) | Err(Errno::NOENT | Errno::NODEV | Errno::CONNABORTED) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// May the operation take long, whatever state the disk is in? Others should be there meanwhile.
+fn is_lengthy(operation: Operation) -> bool {
+    match operation {
+        Operation::Read { size, .. } | Operation::Write { size, .. } => size > QUICK_BYTES,
+        Operation::Fsync | Operation::Allocate { .. } | Operation::Seek { .. } => true,
+        _ => false,
     }
 }
