@@ -167,6 +167,7 @@ pub(super) fn ours(service: &Service, folder: &Path, kind: Kind, size_bytes: u64
 /// lie in memory decides more than what is on top of it.
 pub(super) fn twin(folder: &Path, kind: Kind, size_bytes: u64) -> Result<Disk> {
     let (name, file) = match kind {
+        Kind::Raw => ("loop dio, same raw", "ours.raw"),
         Kind::Fixed => ("loop dio, same fixed", "fixed.vhd"),
         _ => ("loop dio, same iso", "ours.iso"),
     };

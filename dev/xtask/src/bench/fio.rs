@@ -66,7 +66,7 @@ fn fio(device: &str, size_bytes: u64) -> Command {
 }
 
 /// Operations a second (4k) or bytes a second (1M).
-pub(super) fn speed(device: &str, pattern: &Pattern, size_bytes: u64, seconds: u32) -> Result<f64> {
+pub(super) fn speed(device: &str, pattern: &Pattern, size_bytes: u64, millis: u32) -> Result<f64> {
     let mut command = fio(device, size_bytes);
     command.args([
         "--time_based",
@@ -78,7 +78,7 @@ pub(super) fn speed(device: &str, pattern: &Pattern, size_bytes: u64, seconds: u
         format!("--rw={}", pattern.access),
         format!("--bs={}", pattern.block),
         format!("--iodepth={}", pattern.depth),
-        format!("--runtime={seconds}"),
+        format!("--runtime={millis}ms"),
     ]);
     figure(
         &run::output(&mut command)?,

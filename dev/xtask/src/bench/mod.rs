@@ -9,6 +9,7 @@
 mod disk;
 mod fio;
 mod latency;
+mod pairs;
 mod peer;
 mod table;
 
@@ -31,8 +32,6 @@ struct Effort {
     rounds: usize,
     seconds: u32,
     attaches: usize,
-    /// Only what lies straight on its file, beside the plain loop device.
-    direct_only: bool,
 }
 
 const FULL: Effort = Effort {
@@ -40,21 +39,12 @@ const FULL: Effort = Effort {
     rounds: 5,
     seconds: 1,
     attaches: 20,
-    direct_only: false,
-};
-const DIRECT: Effort = Effort {
-    size_bytes: 1 << 30,
-    rounds: 7,
-    seconds: 1,
-    attaches: 20,
-    direct_only: true,
 };
 const QUICK: Effort = Effort {
     size_bytes: 256 << 20,
     rounds: 1,
     seconds: 1,
     attaches: 20,
-    direct_only: false,
 };
 
 /// Which bench.
@@ -64,7 +54,7 @@ pub(crate) enum Length {
     Full,
     /// One short round: shows that the bench works.
     Quick,
-    /// More rounds on fewer disks: a plain loop device, and what is attached as one.
+    /// Only what is attached straight on its file, pair by pair with a plain loop device on it.
     Direct,
 }
 
@@ -77,20 +67,21 @@ pub(crate) fn run(length: Length) -> Result<bool> {
     setup::run(Need::Everything)?;
     ensure!(run::find("fio").is_some(), "the bench needs fio");
     let effort = match length {
-        Length::Full => FULL,
+        Length::Full | Length::Direct => FULL,
         Length::Quick => QUICK,
-        Length::Direct => DIRECT,
     };
     let service = Service::build(Profile::Release)?;
     let scratch = Scratch::new(Path::new("/dev/shm"), "bench")?;
+    if length == Length::Direct {
+        println!("{}", machine());
+        pairs::run(&service, scratch.path(), effort.size_bytes)?;
+        return ended(&service);
+    }
     let latency = latency::measure(&service, scratch.path(), effort.attaches)?;
     let disks = disks(&service, scratch.path(), &effort)?;
     let results = measure(&disks, &effort)?;
     drop(disks);
-    ensure!(
-        service.ended(Duration::from_secs(10)),
-        "the service did not end by itself"
-    );
+    ended(&service)?;
     println!();
     println!("{}", machine());
     println!(
@@ -101,6 +92,15 @@ pub(crate) fn run(length: Length) -> Result<bool> {
     );
     table::print(&results);
     latency::print(&latency);
+    Ok(true)
+}
+
+/// The service ends by itself when all is detached.
+fn ended(service: &Service) -> Result<bool> {
+    ensure!(
+        service.ended(Duration::from_secs(10)),
+        "the service did not end by itself"
+    );
     Ok(true)
 }
 
@@ -116,13 +116,12 @@ fn disks(service: &Service, folder: &Path, effort: &Effort) -> Result<Vec<Disk>>
         disk::ours(service, folder, disk::Kind::Fixed, size)?,
         disk::twin(folder, disk::Kind::Fixed, size)?,
     ];
-    let mut peers: Vec<fn(&Path, u64) -> Result<Disk>> = Vec::new();
-    if !effort.direct_only {
-        disks.push(disk::ours(service, folder, disk::Kind::Dynamic, size)?);
-        peers.push(peer::storage_daemon);
-        peers.push(peer::nbdfuse_buffered);
-        peers.push(peer::nbdfuse_direct);
-    }
+    disks.push(disk::ours(service, folder, disk::Kind::Dynamic, size)?);
+    let peers: [fn(&Path, u64) -> Result<Disk>; 3] = [
+        peer::storage_daemon,
+        peer::nbdfuse_buffered,
+        peer::nbdfuse_direct,
+    ];
     for peer in peers {
         match peer(folder, size) {
             Ok(disk) => disks.push(disk),
@@ -160,8 +159,13 @@ fn measure(disks: &[Disk], effort: &Effort) -> Result<Vec<Measured>> {
                 .filter(|(_, disk)| fits(disk, pattern))
             {
                 run::go_on()?;
-                let speed = fio::speed(&disk.device, pattern, effort.size_bytes, effort.seconds)
-                    .with_context(|| format!("{} on {}", pattern.name, disk.name))?;
+                let speed = fio::speed(
+                    &disk.device,
+                    pattern,
+                    effort.size_bytes,
+                    effort.seconds * 1000,
+                )
+                .with_context(|| format!("{} on {}", pattern.name, disk.name))?;
                 samples[row][column].push(speed);
             }
         }
