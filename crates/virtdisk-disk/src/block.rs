@@ -232,7 +232,7 @@ impl Inner {
 
     #[cold]
     fn needs_parent(&self) -> Error {
-        let kind = ErrorKind::DifferencingUnsupported;
+        let kind = ErrorKind::ParentMissing;
         self.fail(
             kind,
             "range",

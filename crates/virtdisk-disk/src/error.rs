@@ -78,7 +78,12 @@ fn errno_of(kind: ErrorKind) -> Errno {
         | ErrorKind::InvalidFileSize
         | ErrorKind::IsoCorrupt
         | ErrorKind::UnsupportedFeature
-        | ErrorKind::DifferencingUnsupported
+        | ErrorKind::RegionCorrupt
+        | ErrorKind::MetadataCorrupt
+        | ErrorKind::LogCorrupt
+        | ErrorKind::ParentMissing
+        | ErrorKind::ParentMismatch
+        | ErrorKind::ChainCycle
         | ErrorKind::WritesRefused
         | ErrorKind::Io => Errno::IO,
     }

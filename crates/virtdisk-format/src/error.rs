@@ -41,10 +41,21 @@ pub enum ErrorKind {
     InvalidFileSize,
     /// An ISO was asked for and the descriptors are not plausible.
     IsoCorrupt,
-    /// Recognised, and not handled: VHDX, VHD Set, split files, raw 2352-byte dumps.
+    /// Recognised, and not handled: VHD Set, split files, raw 2352-byte dumps, required items and
+    /// regions of a VHDX that are not known (X-5).
     UnsupportedFeature,
-    /// A differencing image, which needs its parent (V-8).
-    DifferencingUnsupported,
+    /// A region table of a VHDX, or a region that it names, cannot be trusted.
+    RegionCorrupt,
+    /// The metadata of a VHDX, or a parent locator, cannot be trusted.
+    MetadataCorrupt,
+    /// The log of a VHDX must be replayed and cannot be.
+    LogCorrupt,
+    /// The bytes are the parent's, which is not open or was not found (V-8, P-6).
+    ParentMissing,
+    /// What was given as the parent is another disk (P-1).
+    ParentMismatch,
+    /// A chain of parents comes back to itself, or is too long (P-5).
+    ChainCycle,
     /// The image is not open for writing, or its format forbids it.
     ReadOnly,
     /// A range outside the virtual disk.

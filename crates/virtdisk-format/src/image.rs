@@ -5,33 +5,37 @@
 //! the extents, then [`Image::complete`]. Ranges are virtual bytes; a range outside the disk is
 //! `OutOfRange`, one that is empty answers no extents.
 
+use std::sync::Arc;
+
 use crate::error::Result;
 use crate::extent::Extents;
-use crate::facts::{Facts, Physical};
+use crate::facts::{Facts, MetadataItem, Physical};
+use crate::store::Store;
 
-/// What a [`Image::reserve`] still has to do once its data are written. Give it to
+/// What an [`Image::reserve`] still has to do once its data are written. Give it to
 /// [`Image::complete`]; one that is dropped instead leaves the reserved space reading as before.
 #[derive(Debug, Default)]
 #[must_use]
 pub struct Ticket {
-    pending: u64,
+    start: u64,
+    len: u64,
 }
 
 impl Ticket {
     /// A ticket behind which there is nothing left to do.
     pub fn done() -> Ticket {
-        Ticket { pending: 0 }
+        Ticket::default()
     }
 
-    /// A ticket with a number that means something to the image that gave it; not 0.
-    pub fn pending(number: u64) -> Ticket {
-        Ticket { pending: number }
+    /// A ticket for virtual bytes that become the image's own once their data are written.
+    pub fn pending(start: u64, len: u64) -> Ticket {
+        Ticket { start, len }
     }
 
-    /// The number given to [`Ticket::pending`], or 0.
+    /// The range given to [`Ticket::pending`]; `None` where nothing is left to do.
     #[must_use]
-    pub fn number(&self) -> u64 {
-        self.pending
+    pub fn range(&self) -> Option<(u64, u64)> {
+        (self.len > 0).then_some((self.start, self.len))
     }
 }
 
@@ -45,6 +49,12 @@ pub trait Image: Send + Sync {
     /// and write it.
     fn whole(&self) -> Option<u64>;
 
+    /// `Some` where the disk's bytes must be read through another store than the file: a log that
+    /// was replayed in memory.
+    fn bytes(&self) -> Option<Arc<dyn Store>> {
+        None
+    }
+
     /// Appends extents that cover exactly `start..start + len` to `out`, neighbours merged.
     ///
     /// # Errors
@@ -53,6 +63,7 @@ pub trait Image: Send + Sync {
 
     /// Makes place for a write to `start..start + len` and appends its extents, all of them data.
     /// Crash-safe: stopped at any instant, the image opens and its old bytes are unchanged.
+    /// Where bytes are the parent's, the range must begin and end on logical sectors.
     ///
     /// # Errors
     /// `ReadOnly`, `OutOfRange`; `NoSpace` with nothing changed; `WritesRefused` after an earlier
@@ -65,8 +76,25 @@ pub trait Image: Send + Sync {
     /// As [`Image::reserve`].
     fn complete(&self, ticket: Ticket) -> Result<()>;
 
-    /// Makes the range read as zeros and frees what the format can free of it. The caller keeps
-    /// every other I/O on the image away meanwhile.
+    /// Says that the disk's bytes will be written around the image, straight in the file at
+    /// [`Image::whole`]: what tells others that the data changed is renewed first.
+    ///
+    /// # Errors
+    /// As [`Image::reserve`].
+    fn touch(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The metadata items that a child of this image takes over.
+    ///
+    /// # Errors
+    /// As [`Image::map`].
+    fn inherited(&self) -> Result<Vec<MetadataItem>> {
+        Ok(Vec::new())
+    }
+
+    /// Makes the range read as zeros, also where it was the parent's, and frees what the format
+    /// can free of it. The caller keeps every other I/O on the image away meanwhile.
     ///
     /// # Errors
     /// As [`Image::reserve`].

@@ -23,10 +23,10 @@ mod run;
 mod store;
 mod vhd;
 
-pub use create::{CreateOptions, create};
+pub use create::{CreateOptions, NewParent, create};
 pub use error::{Error, ErrorKind, Result};
 pub use extent::{Extent, Extents, Place, append};
-pub use facts::{Facts, Format, Kind, Physical};
+pub use facts::{Facts, Format, HintKind, Kind, MetadataItem, ParentHint, ParentLink, Physical};
 pub use image::{Image, Ticket};
 pub use open::{OpenOptions, SizeRule, open};
 pub use probe::probe;

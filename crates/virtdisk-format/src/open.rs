@@ -56,6 +56,7 @@ pub fn open(store: Arc<dyn Store>, options: &OpenOptions) -> Result<Box<dyn Imag
     };
     match format {
         Format::Vhd => open_vhd(store, options),
+        Format::Vhdx => Err(vhdx()),
         Format::Iso => iso::open(store, options),
         Format::Raw => {
             let mut notices = Vec::new();

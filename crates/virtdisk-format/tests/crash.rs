@@ -24,6 +24,9 @@ fn options(virtual_size: u64, block_size: u32) -> CreateOptions {
         identifier: None,
         created_unix: 0,
         sparse: false,
+        logical_sector_size: 0,
+        physical_sector_size: 0,
+        parent: None,
     }
 }
 

@@ -170,6 +170,9 @@ fn new_disk() -> (Arc<MemoryStore>, Arc<FaultStore>, Fault) {
         identifier: None,
         created_unix: 0,
         sparse: false,
+        logical_sector_size: 0,
+        physical_sector_size: 0,
+        parent: None,
     };
     create(&*inner, &options).unwrap();
     let store = Arc::new(FaultStore::new(
@@ -368,6 +371,9 @@ fn a_create_that_fails_says_so_and_leaves_no_wrong_image() {
                 identifier: None,
                 created_unix: 0,
                 sparse: false,
+                logical_sector_size: 0,
+                physical_sector_size: 0,
+                parent: None,
             };
             let result = create(&store, &options);
             if !store.has_failed() {

@@ -38,6 +38,9 @@ fn the_largest_disk_opens_like_a_small_one() {
         identifier: None,
         created_unix: 0,
         sparse: false,
+        logical_sector_size: 0,
+        physical_sector_size: 0,
+        parent: None,
     };
     create(&*store, &options).unwrap();
     for options in [reading(), writing()] {

@@ -128,6 +128,9 @@ fn used(kind: Kind, size: u64, block_size: u32, rng: &mut Rng) -> (Arc<MemorySto
         identifier: None,
         created_unix: 1_700_000_000,
         sparse: true,
+        logical_sector_size: 0,
+        physical_sector_size: 0,
+        parent: None,
     };
     let store = Arc::new(MemoryStore::new());
     create(&*store, &options).unwrap();

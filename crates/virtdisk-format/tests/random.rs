@@ -20,6 +20,9 @@ fn created(format: Format, kind: Kind, virtual_size: u64, block_size: u32) -> Pa
         identifier: None,
         created_unix: 0,
         sparse: true,
+        logical_sector_size: 0,
+        physical_sector_size: 0,
+        parent: None,
     };
     let store = MemoryStore::new();
     create(&store, &options).unwrap();

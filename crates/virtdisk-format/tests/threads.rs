@@ -25,6 +25,9 @@ fn created(virtual_size: u64, block_size: u32) -> Arc<MemoryStore> {
         identifier: None,
         created_unix: 0,
         sparse: false,
+        logical_sector_size: 0,
+        physical_sector_size: 0,
+        parent: None,
     };
     let store = Arc::new(MemoryStore::new());
     create(&*store, &options).unwrap();

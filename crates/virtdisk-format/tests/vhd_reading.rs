@@ -283,13 +283,13 @@ fn a_differencing_disk_is_refused_by_name() {
     let mut builder = dynamic();
     builder.footer.disk_type = 4;
     let error = refused(&builder.build(), &reading());
-    assert_eq!(error.kind(), ErrorKind::DifferencingUnsupported);
+    assert_eq!(error.kind(), ErrorKind::ParentMissing);
     assert!(error.to_string().contains("differencing"), "{error}");
     builder.header().parent_id = [0; 16];
     builder.header().cookie = [0; 8];
     assert_eq!(
         refusal(&builder.build(), &writing()),
-        ErrorKind::DifferencingUnsupported
+        ErrorKind::ParentMissing
     );
 }
 

@@ -21,6 +21,9 @@ fn options(kind: Kind, virtual_size: u64, block_size: u32) -> CreateOptions {
         identifier: None,
         created_unix: 1_800_000_000,
         sparse: false,
+        logical_sector_size: 0,
+        physical_sector_size: 0,
+        parent: None,
     }
 }
 
@@ -157,7 +160,7 @@ fn what_cannot_be_created_is_refused_before_anything_is_written() {
         ErrorKind::InvalidBlockSize
     );
     let differencing = options(Kind::Differencing, MIB, 0);
-    assert_eq!(refused(&differencing), ErrorKind::DifferencingUnsupported);
+    assert_eq!(refused(&differencing), ErrorKind::ParentMissing);
     let iso = CreateOptions {
         format: Format::Iso,
         ..options(Kind::Fixed, MIB, 0)

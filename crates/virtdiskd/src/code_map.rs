@@ -25,9 +25,13 @@ pub fn code_of_kind(kind: ErrorKind) -> Code {
         ErrorKind::InvalidSize => Code::ERROR_VHD_INVALID_SIZE,
         ErrorKind::InvalidFileSize => Code::ERROR_VHD_INVALID_FILE_SIZE,
         ErrorKind::IsoCorrupt => Code::ERROR_FILE_CORRUPT,
-        ErrorKind::UnsupportedFeature | ErrorKind::DifferencingUnsupported => {
-            Code::ERROR_NOT_SUPPORTED
+        ErrorKind::UnsupportedFeature => Code::ERROR_NOT_SUPPORTED,
+        ErrorKind::RegionCorrupt | ErrorKind::MetadataCorrupt | ErrorKind::LogCorrupt => {
+            Code::ERROR_FILE_CORRUPT
         }
+        ErrorKind::ParentMissing => Code::ERROR_VHD_PARENT_VHD_NOT_FOUND,
+        ErrorKind::ParentMismatch => Code::ERROR_VHD_CHILD_PARENT_ID_MISMATCH,
+        ErrorKind::ChainCycle => Code::ERROR_VHD_DIFFERENCING_CHAIN_CYCLE_DETECTED,
         ErrorKind::ReadOnly => Code::ERROR_WRITE_PROTECT,
         ErrorKind::OutOfRange => Code::ERROR_HANDLE_EOF,
         ErrorKind::InvalidParameter => Code::ERROR_INVALID_PARAMETER,

@@ -214,6 +214,7 @@ pub fn format_name(format: Format) -> &'static str {
         Format::Raw => "raw",
         Format::Iso => "iso",
         Format::Vhd => "vhd",
+        Format::Vhdx => "vhdx",
     }
 }
 
@@ -223,6 +224,7 @@ pub fn format_of(name: &str) -> Option<Format> {
         "raw" => Some(Format::Raw),
         "iso" => Some(Format::Iso),
         "vhd" => Some(Format::Vhd),
+        "vhdx" => Some(Format::Vhdx),
         _ => None,
     }
 }

@@ -292,6 +292,9 @@ fn create(asked: &Create, fd: OwnedFd) -> Result<Answer, Refusal> {
         identifier: (!asked.identifier.is_nil()).then_some(asked.identifier),
         created_unix,
         sparse: asked.sparse,
+        logical_sector_size: 0,
+        physical_sector_size: 0,
+        parent: None,
     };
     Disk::create(File::from(fd), &asked.name, &options).map_err(|e| refusal(&e))?;
     Ok(Answer::Done)

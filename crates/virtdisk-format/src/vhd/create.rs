@@ -47,7 +47,7 @@ pub(crate) fn create(store: &dyn Store, options: &CreateOptions) -> Result<()> {
         Kind::Dynamic => create_dynamic(store, options, footer.as_bytes())?,
         Kind::Differencing => {
             return Err(Error::new(
-                ErrorKind::DifferencingUnsupported,
+                ErrorKind::ParentMissing,
                 "image",
                 "cannot be created as a differencing disk",
             ));

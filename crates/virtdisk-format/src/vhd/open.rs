@@ -38,7 +38,7 @@ pub(crate) fn open(store: Arc<dyn Store>, options: &OpenOptions) -> Result<Box<d
     let footer = Footer::check(raw, at, &mut notices)?;
     if footer.kind == Kind::Differencing {
         return Err(Error::new(
-            ErrorKind::DifferencingUnsupported,
+            ErrorKind::ParentMissing,
             "VHD footer",
             "is that of a differencing disk, which cannot be read without its parent",
         )
