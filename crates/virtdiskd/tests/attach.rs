@@ -136,7 +136,7 @@ fn an_iso_is_attached_read_only_or_not_at_all() {
     assert_eq!(sector.unwrap().trim(), "2048");
     let information = disk.information().unwrap();
     assert_eq!((information.sector_size, information.device_id), (2048, 1));
-    // R-DET-1
+    // R-DET-1, R-DET-19
     assert!(disk.detach(DetachFlags::NONE).unwrap().gone);
     // R-OPEN-12
     for access in [AccessMask::ALL, AccessMask::METAOPS, AccessMask::ATTACH_RW] {

@@ -449,6 +449,23 @@ fn after_success_nothing_is_left_and_the_data_are_in_the_file() {
     assert_eq!(read_device(&raw, pattern.len(), 9 * MIB + 512), pattern);
 }
 
+// R-DET-28: AT_BOOT is refused, so there is no registration that a detach could leave behind.
+#[test]
+fn nothing_is_registered_to_attach_again_after_a_detach() {
+    let mut host = host!();
+    let disk = host.dynamic("a.vhd", 8 * MIB);
+    let at_boot = AttachFlags::AT_BOOT | AttachFlags::PERMANENT_LIFETIME;
+    let error = disk.attach(&attach_with(at_boot)).unwrap_err();
+    assert_eq!(error.code().0, 50);
+    assert_eq!(refused(&disk), 21);
+    attach_permanent(&disk);
+    gone(&disk);
+    drop(disk);
+    host.kill_broker();
+    host.start_broker();
+    assert!(host.attached().is_empty());
+}
+
 // R-DET-27
 #[test]
 fn a_disk_without_a_host_device_detaches_the_same() {
