@@ -32,6 +32,8 @@ const ATTEMPTS: u32 = 64;
 const TAKEN_BEFORE_ADDING: u32 = 8;
 /// Pause between two tries to free a device that somebody has open.
 const RELEASE_PAUSE: Duration = Duration::from_millis(5);
+/// There while udev runs.
+const UDEV_CONTROL: &str = "/run/udev/control";
 /// How long the kernel may take to show in sysfs what it did.
 const SYSFS_PATIENCE: Duration = Duration::from_secs(2);
 /// Owner-only access: what a node has while no attachment says otherwise.
@@ -282,7 +284,8 @@ impl LoopDevice {
 
     /// Gives the nodes of the device and of its partitions an owner and access bits.
     ///
-    /// Where udev runs, its rules may put their own owner back with the next event.
+    /// Where udev runs, its rules put their own owner back with the next event, unless a rule says
+    /// otherwise: see [`Self::announce`].
     ///
     /// # Errors
     /// ENXIO when the device is gone, else what the kernel says.
@@ -295,6 +298,27 @@ impl LoopDevice {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
             let partition = rustix::fs::open(&node, flags, Mode::empty())?;
             own(partition.as_fd(), uid, gid, mode)?;
+        }
+        Ok(())
+    }
+
+    /// Has udev, where it runs, look at the nodes again: at an event that came before their owner
+    /// was known, its rules gave them another.
+    ///
+    /// # Errors
+    /// ENXIO when the device is gone, else what the kernel says.
+    pub fn announce(&self) -> io::Result<()> {
+        if !Path::new(UDEV_CONTROL).exists() {
+            return Ok(());
+        }
+        if !self.is_ours() {
+            return Err(Errno::NXIO.into());
+        }
+        std::fs::write(self.sysfs().join("uevent"), "change")?;
+        for node in self.partition_paths()? {
+            if let Some(name) = node.file_name() {
+                std::fs::write(self.sysfs().join(name).join("uevent"), "change")?;
+            }
         }
         Ok(())
     }

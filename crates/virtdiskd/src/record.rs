@@ -94,6 +94,22 @@ pub fn all(dir: &Path) -> Vec<Record> {
     found
 }
 
+/// The owner that an attachment gave its nodes, for the device of that name; `None` for a device
+/// that no attachment has, or that was left to root. What udev's rule asks.
+pub fn node_owner(dir: &Path, node: &str) -> Option<Owner> {
+    let node = Path::new("/dev").join(node);
+    let partition = node.display().to_string();
+    all(dir)
+        .into_iter()
+        .find(|record| {
+            record.device.as_ref().is_some_and(|device| {
+                device.is_ours()
+                    && (device.path() == node || record.partitions.contains(&partition))
+            })
+        })
+        .and_then(|record| record.node_owner)
+}
+
 /// The record of an attachment.
 fn of(state: &State, attachment: &Attachment) -> Record {
     Record {

@@ -228,16 +228,35 @@ fn the_node_gets_the_owner_and_mode_of_the_image_file() {
     // Again, with the partitions there from the start.
     let attached = attach_permanent(&disk);
     assert_eq!(attached.partitions.len(), 2, "{:?}", attached.partitions);
+    let named = |path: &Path| told_owner(&host, path);
     for partition in &attached.partitions {
         assert_eq!(owner(partition), (12345, 54321, 0o640));
+        assert_eq!(named(partition).as_deref(), Some("12345 54321 0640"));
     }
+    let device = &attached.device;
+    assert_eq!(named(device).as_deref(), Some("12345 54321 0640"));
     assert!(disk.detach(DetachFlags::NONE).unwrap().gone);
     for partition in &attached.partitions {
         assert!(!partition.exists(), "{}", partition.display());
     }
     let left = attach_with(AttachFlags::NO_SECURITY_DESCRIPTOR);
+    assert_eq!(named(device), None);
     let device = disk.attach(&left).unwrap().device;
     assert_eq!(owner(&device).0, 0);
+    assert_eq!(named(&device), None);
+}
+
+/// What udev's rule is told of a node.
+fn told_owner(host: &Host, node: &Path) -> Option<String> {
+    let told = std::process::Command::new(PROGRAM)
+        .arg("--runtime-dir")
+        .arg(host.run())
+        .arg("node-owner")
+        .arg(node.file_name().unwrap())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(told.stdout).unwrap();
+    told.status.success().then(|| text.trim().to_owned())
 }
 
 // R-ATT-14

@@ -14,7 +14,7 @@ use std::time::Duration;
 use virtdisk::frame::{AttachReply, AttachRequest, Failure};
 use virtdisk::{AccessMask, AttachFlags, Code};
 use virtdisk_device::fuse;
-use virtdisk_device::loop_device::{self, LoopOptions, Release};
+use virtdisk_device::loop_device::{self, LoopDevice, LoopOptions, Release};
 
 use crate::attachment::{Attachment, Served, Stage};
 use crate::caller::Caller;
@@ -75,6 +75,7 @@ impl Engine {
             });
             let reply = reply.ok_or_else(crate::engine::no_handle)?;
             record::update(&self.dir, state);
+            announce(state);
             Ok((reply, raw))
         })
     }
@@ -315,6 +316,14 @@ impl Engine {
             link.wait_end();
         }
         drop(served);
+    }
+}
+
+/// udev asks for the owner of a node (`virtdiskd node-owner`), which is on record from now on.
+fn announce(state: &State) {
+    let device = state.attachment.as_ref().and_then(|a| a.device.as_ref());
+    if let Some(Err(error)) = device.map(LoopDevice::announce) {
+        tracing::warn!("{}: udev is not told of the device: {error}", state.file);
     }
 }
 
