@@ -71,6 +71,14 @@ impl Disk {
         let store = Arc::new(FileStore::new(file, options.writable).map_err(named)?);
         let shared: Arc<dyn Store> = Arc::<FileStore>::clone(&store);
         let image = virtdisk_format::open(shared, options).map_err(named)?;
+        // Without its parent a differencing disk would be half of what it is (V-8).
+        if image.facts().parent.is_some() {
+            let (kind, message) = (
+                ErrorKind::ParentMissing,
+                "is a differencing disk, which cannot be read without its parent",
+            );
+            return Err(named(virtdisk_format::Error::new(kind, "image", message)));
+        }
         Ok(Self::assemble(
             name,
             image,

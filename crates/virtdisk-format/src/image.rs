@@ -94,7 +94,8 @@ pub trait Image: Send + Sync {
     }
 
     /// Makes the range read as zeros, also where it was the parent's, and frees what the format
-    /// can free of it. The caller keeps every other I/O on the image away meanwhile.
+    /// can free of it. The caller keeps every other I/O on the image away meanwhile. Where bytes
+    /// are the parent's, the range must begin and end on logical sectors.
     ///
     /// # Errors
     /// As [`Image::reserve`].

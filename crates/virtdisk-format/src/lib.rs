@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::cast_possible_truncation)]
 
+mod commit;
 mod create;
 mod error;
 mod extent;

@@ -278,22 +278,6 @@ fn known_oddities_are_accepted_and_reported() {
 }
 
 #[test]
-fn a_differencing_disk_is_refused_by_name() {
-    // V-8, P-6: also where the rest of it is broken.
-    let mut builder = dynamic();
-    builder.footer.disk_type = 4;
-    let error = refused(&builder.build(), &reading());
-    assert_eq!(error.kind(), ErrorKind::ParentMissing);
-    assert!(error.to_string().contains("differencing"), "{error}");
-    builder.header().parent_id = [0; 16];
-    builder.header().cookie = [0; 8];
-    assert_eq!(
-        refusal(&builder.build(), &writing()),
-        ErrorKind::ParentMissing
-    );
-}
-
-#[test]
 fn unknown_versions_are_refused() {
     let mut builder = dynamic();
     builder.footer.version = 0x0002_0000;

@@ -276,6 +276,17 @@ pub struct Block {
     pub data: Vec<u8>,
 }
 
+/// What a parent locator points at.
+#[derive(Clone, Debug)]
+pub struct LocatorData {
+    /// Where it stands in the file.
+    pub at: u64,
+    /// Bytes that are its own.
+    pub space: u64,
+    /// The data; shorter than the space means zeros behind.
+    pub data: Vec<u8>,
+}
+
 /// An image to be. Change any field, then [`VhdBuilder::build`].
 #[derive(Clone, Debug)]
 pub struct VhdBuilder {
@@ -295,6 +306,8 @@ pub struct VhdBuilder {
     pub table: Vec<u32>,
     /// The byte that fills the table's last sector.
     pub table_padding: u8,
+    /// The data of parent locators.
+    pub locator_data: Vec<LocatorData>,
     /// What is written behind the table.
     pub blocks: Vec<Block>,
     /// A fixed disk's data.
@@ -320,6 +333,7 @@ impl VhdBuilder {
             header: None,
             table: Vec::new(),
             table_padding: 0xFF,
+            locator_data: Vec::new(),
             blocks: Vec::new(),
             data: data.to_vec(),
             footer_at: None,
@@ -360,6 +374,49 @@ impl VhdBuilder {
         builder
     }
 
+    /// An empty differencing disk as Windows 10 lays it out: the parent is `C:\\vm\\parent.vhd`, and
+    /// `.\\parent.vhd` beside the child.
+    ///
+    /// # Panics
+    /// As [`Self::dynamic`].
+    #[must_use]
+    pub fn differencing(size: u64, block_size: u32, parent_id: [u8; 16]) -> Self {
+        let mut builder = Self::dynamic(size, block_size);
+        builder.footer.disk_type = 4;
+        builder.footer.unique_id = *b"child of a paren";
+        let header = builder.header();
+        header.table_offset = 0x2000;
+        header.parent_id = parent_id;
+        let absolute = "C:\\vm\\parent.vhd";
+        header.parent_name = absolute.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        let little =
+            |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+        let table_end = 0x2000 + (builder.table.len() as u64 * 4).next_multiple_of(4096);
+        builder.locator(0, *b"W2ku", (0x1000, 4096), &little(absolute));
+        builder.locator(1, *b"W2ru", (table_end, 65536), &little(".\\parent.vhd"));
+        builder
+    }
+
+    /// Sets a locator slot and writes its data: `place` is where they stand and the bytes that are
+    /// theirs.
+    ///
+    /// # Panics
+    /// If there is no such slot, or the disk is fixed.
+    pub fn locator(&mut self, slot: usize, code: [u8; 4], place: (u64, u64), data: &[u8]) {
+        self.header().locators[slot] = Locator {
+            platform_code: u32::from_be_bytes(code),
+            data_space: place.1 as u32,
+            data_length: data.len() as u32,
+            reserved: 0,
+            data_offset: place.0,
+        };
+        self.locator_data.push(LocatorData {
+            at: place.0,
+            space: place.1,
+            data: data.to_vec(),
+        });
+    }
+
     /// The header of a dynamic disk, to change it.
     ///
     /// # Panics
@@ -394,10 +451,9 @@ impl VhdBuilder {
         };
         let table = table_place(header) + (self.table.len() as u64 * 4).next_multiple_of(SECTOR);
         let slot = self.bitmap_len() + u64::from(header.block_size);
-        self.blocks
-            .iter()
-            .map(|block| block.at + slot)
-            .fold(table, u64::max)
+        let blocks = self.blocks.iter().map(|block| block.at + slot);
+        let locators = self.locator_data.iter().map(|data| data.at + data.space);
+        blocks.chain(locators).fold(table, u64::max)
     }
 
     /// Where Windows puts the next bitmap, and the footer.
@@ -448,6 +504,10 @@ impl VhdBuilder {
                 .collect();
             table.resize(table.len().next_multiple_of(512), self.table_padding);
             file.write(&table, table_place(header));
+            for locator in &self.locator_data {
+                file.set_len(file.len().max(locator.at + locator.space));
+                file.write(&locator.data, locator.at);
+            }
             for block in &self.blocks {
                 let data_at = block.at + self.bitmap_len();
                 file.set_len(file.len().max(data_at + u64::from(header.block_size)));

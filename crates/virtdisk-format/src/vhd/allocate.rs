@@ -1,12 +1,13 @@
-//! Making blocks whole before data are written to them. A block gets its space as zeros first and
+//! Giving blocks their space before data are written to them. A block gets it as zeros first and
 //! its data later, as an ordinary overwrite. The order (V-31), each step durable before the next,
 //! 1 and 2 for several blocks at once:
 //!   1. the footer at its new place behind the new blocks; the old one is still there
-//!   2. zeros and an all-ones bitmap in each new slot, over the old footer among others
+//!   2. zeros and a bitmap in each new slot, over the old footer among others: all ones, but in a
+//!      differencing disk all zeros (V-9)
 //!   3. the block's entry in the table, four bytes (durable with the caller's next flush)
 //!
 //! Stopped anywhere, the file has a good footer at its end; slots without an entry belong to
-//! nobody; an entry only ever names zeros or data that were written for it.
+//! nobody; an entry only ever names zeros or data that were written for it, or the parent.
 
 use std::sync::atomic::Ordering;
 
@@ -18,8 +19,8 @@ use crate::error::{Error, ErrorKind, Result};
 use zerocopy::IntoBytes;
 
 impl Dynamic {
-    /// Makes all blocks from `first` to `last` whole: allocated, and with an all-ones bitmap.
-    pub(crate) fn make_whole(&self, space: &mut Space, first: u32, last: u32) -> Result<()> {
+    /// Makes all blocks from `first` to `last` allocated, and whole if the disk has no parent.
+    pub(crate) fn make_ready(&self, space: &mut Space, first: u32, last: u32) -> Result<()> {
         // A thread that waited for the lock may find that another one failed meanwhile.
         self.writable()?;
         let mut wanted = 0;
@@ -36,6 +37,7 @@ impl Dynamic {
                     ..
                 } => self.allocate(space, block)?,
                 Entry { whole: true, .. } => {}
+                _ if self.over_parent() => {}
                 Entry {
                     sector,
                     whole: false,
@@ -50,8 +52,9 @@ impl Dynamic {
         let Some(sector) = space.take_ready() else {
             return Err(no_room());
         };
+        let whole = !self.over_parent();
         self.bat
-            .assign(block, sector)
+            .assign(block, Entry { sector, whole })
             .map_err(|error| self.refuse(error))?;
         space.unallocated = space.unallocated.saturating_sub(1);
         space.changed = true;
@@ -118,7 +121,8 @@ impl Dynamic {
     /// Step 2: zeros and bitmap of new slots, durable. The file holds zeros from `fresh_from` on.
     /// Nothing refers to the slots, so running out of room here does no harm.
     fn prepare(&self, space: &Space, slots: &[u32], fresh_from: u64) -> Result<()> {
-        let ones = vec![0xFF; usize::try_from(self.shape.bitmap).unwrap_or(0)];
+        let bits = if self.over_parent() { 0 } else { 0xFF };
+        let bitmap = vec![bits; usize::try_from(self.shape.bitmap).unwrap_or(0)];
         for &sector in slots {
             let (start, end) = space.data_of(sector);
             let dirty = end.min(fresh_from).saturating_sub(start);
@@ -128,7 +132,7 @@ impl Dynamic {
                 })?;
             }
             let at = u64::from(sector) * SECTOR;
-            self.store.write_all_at(&ones, at).map_err(|error| {
+            self.store.write_all_at(&bitmap, at).map_err(|error| {
                 self.judge(Error::io("VHD sector bitmap", "cannot be written", error).at(at))
             })?;
         }
@@ -139,15 +143,17 @@ impl Dynamic {
     /// and then its bitmap all ones. Neither is seen before the other: a sector whose bit is 0 is
     /// zeros whatever it holds. The bitmap is durable with the data that the caller then writes.
     fn fill(&self, block: u32, sector: u32) -> Result<()> {
-        let mut kept = self.partial.kept.write();
+        let turn = self.bitmaps.turn(block);
         let data_end = self.data_end.load(Ordering::Acquire);
         self.shape
             .check_entry(block, sector, data_end, self.bat.offset_of(block))?;
-        if let Some(bitmap) = self.read_bitmap(block, sector)? {
-            let end = self.shape.visible(block).div_ceil(SECTOR);
+        let bitmap = self.read_bitmap(block, sector)?;
+        if !self.is_whole(block, &bitmap) {
+            turn.keep(&bitmap);
+            let end = self.shape.sectors(block);
             let mut at = 0;
             while at < end {
-                let (sectors, present) = bitmap.run(at, end);
+                let (sectors, present) = turn.run(at, end);
                 if !present {
                     let offset = self.shape.data_at(sector) + at * SECTOR;
                     self.store.zero(offset, sectors * SECTOR).map_err(|error| {
@@ -164,14 +170,14 @@ impl Dynamic {
                 self.judge(Error::io("VHD sector bitmap", "cannot be written", error).at(at))
             })?;
         }
-        kept.remove(&block);
+        turn.forget();
         self.bat.mark_whole(block, sector);
         Ok(())
     }
 
     /// An error on bytes that nothing refers to yet: only a full file system leaves the image open
     /// for further writes.
-    fn judge(&self, error: Error) -> Error {
+    pub(crate) fn judge(&self, error: Error) -> Error {
         if error.kind() == ErrorKind::NoSpace {
             error
         } else {

@@ -199,17 +199,10 @@ impl Bat {
         }
     }
 
-    /// Gives `block`, which is whole, the space at `sector`: in the file, then here. Not durable
-    /// until the next flush. After an error the file may have either entry.
-    pub(crate) fn assign(&self, block: u32, sector: u32) -> Result<()> {
-        self.write(
-            block,
-            &sector.to_be_bytes(),
-            Entry {
-                sector,
-                whole: true,
-            },
-        )
+    /// Gives `block` its space: in the file, then here. Not durable until the next flush. After an
+    /// error the file may have either entry.
+    pub(crate) fn assign(&self, block: u32, entry: Entry) -> Result<()> {
+        self.write(block, &entry.sector.to_be_bytes(), entry)
     }
 
     /// Takes the space of `count` blocks of one page away, as [`Bat::assign`] gives it.

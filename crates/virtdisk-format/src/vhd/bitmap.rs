@@ -1,19 +1,14 @@
-//! A block's sector bitmap: which of its sectors hold data (1.8).
+//! A block's sector bitmap: which of its sectors are in the file (1.8).
 //!
 //! Bits are most significant first (V-10), but for XenServer's first version, which wrote them
-//! least significant first (1.10). In a dynamic disk a 0 bit means zeros whatever the file holds
-//! there (V-11). Nearly all images set all bits of every block they allocate; the bitmaps of
-//! those that don't are kept here, up to a fixed number of bytes.
-
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use parking_lot::RwLock;
+//! least significant first (1.10). In memory a bitmap is words whose bit n is the n-th sector,
+//! whichever way the file has it. In a dynamic disk a 0 bit means zeros whatever the file holds
+//! there (V-11), in a differencing one it means the parent.
 
 use super::layout::SECTOR;
 
-/// Bytes of partial bitmaps that are kept at most.
-const MOST_BYTES: usize = 1 << 20;
+/// Sectors of a word.
+const WORD: u64 = 64;
 
 /// Bytes that the bitmap of a block takes in the file, a multiple of 512.
 pub(crate) fn bitmap_bytes(block_size: u32) -> u64 {
@@ -22,7 +17,7 @@ pub(crate) fn bitmap_bytes(block_size: u32) -> u64 {
         .next_multiple_of(SECTOR)
 }
 
-/// In which order the bits of a byte stand.
+/// In which order the bits of a byte stand in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BitOrder {
     /// As the specification says: sector 0 is the most significant bit of byte 0.
@@ -31,83 +26,68 @@ pub(crate) enum BitOrder {
     LeastSignificantFirst,
 }
 
-/// One block's bitmap, of which at least one visible sector is 0.
-#[derive(Clone, Debug)]
-pub(crate) struct Bitmap {
-    bits: Arc<[u8]>,
-    order: BitOrder,
-}
+impl BitOrder {
+    fn turn(self, byte: u8) -> u8 {
+        match self {
+            BitOrder::MostSignificantFirst => byte.reverse_bits(),
+            BitOrder::LeastSignificantFirst => byte,
+        }
+    }
 
-impl Bitmap {
-    /// The bitmap in `bytes`, or `None` if all of the first `sectors` are present.
-    pub(crate) fn of(bytes: &[u8], sectors: u64, order: BitOrder) -> Option<Bitmap> {
-        let mut bitmap = Bitmap {
-            bits: Arc::from([]),
-            order,
+    /// The word that up to eight bytes of the file make; bytes that are not there are zeros.
+    pub(crate) fn word(self, bytes: &[u8]) -> u64 {
+        let mut turned = [0; 8];
+        for (turned, &byte) in turned.iter_mut().zip(bytes) {
+            *turned = self.turn(byte);
+        }
+        u64::from_le_bytes(turned)
+    }
+
+    /// The eight bytes of the file that make a word.
+    pub(crate) fn bytes(self, word: u64) -> [u8; 8] {
+        word.to_le_bytes().map(|byte| self.turn(byte))
+    }
+
+    /// Whether all of the first `sectors` of the bitmap in `bytes` are present.
+    pub(crate) fn all_present(self, bytes: &[u8], sectors: u64) -> bool {
+        let word = |index: usize| {
+            let rest = bytes.get(index.saturating_mul(8)..).unwrap_or_default();
+            self.word(rest.get(..8).unwrap_or(rest))
         };
-        let whole_bytes = usize::try_from(sectors / 8)
-            .unwrap_or(usize::MAX)
-            .min(bytes.len());
-        let rest = (sectors / 8 * 8)..sectors;
-        if bytes[..whole_bytes].iter().all(|&byte| byte == 0xFF)
-            && rest.into_iter().all(|sector| present(bytes, sector, order))
-        {
-            return None;
-        }
-        bitmap.bits = bytes.into();
-        Some(bitmap)
-    }
-
-    /// Whether the sector holds data.
-    pub(crate) fn present(&self, sector: u64) -> bool {
-        present(&self.bits, sector, self.order)
-    }
-
-    /// The run of equal bits from `sector` on, up to `end`: its length in sectors and its bit.
-    pub(crate) fn run(&self, sector: u64, end: u64) -> (u64, bool) {
-        let bit = self.present(sector);
-        let mut next = sector + 1;
-        while next < end && self.present(next) == bit {
-            next += 1;
-        }
-        (next - sector, bit)
+        sectors == 0 || run(word, 0, sectors) == (sectors, true)
     }
 }
 
-fn present(bits: &[u8], sector: u64, order: BitOrder) -> bool {
-    let within = sector % 8;
-    let shift = match order {
-        BitOrder::MostSignificantFirst => 7 - within,
-        BitOrder::LeastSignificantFirst => within,
+/// The run of equal bits from `sector` on, up to `end`, which is behind it: its length in sectors
+/// and its bit. `word` answers the words of the bitmap.
+pub(crate) fn run(word: impl Fn(usize) -> u64, sector: u64, end: u64) -> (u64, bool) {
+    let word_of = |sector| word(usize::try_from(sector / WORD).unwrap_or(usize::MAX));
+    let present = word_of(sector) >> (sector % WORD) & 1 == 1;
+    let mut next = sector;
+    while next < end {
+        let bits = word_of(next) >> (next % WORD);
+        let equal = if present {
+            bits.trailing_ones()
+        } else {
+            bits.trailing_zeros()
+        };
+        let left = WORD - next % WORD;
+        next += u64::from(equal).min(left);
+        if u64::from(equal) < left {
+            break;
+        }
+    }
+    (next.min(end) - sector, present)
+}
+
+/// The bits of a word that stand for sectors of `first..end`.
+pub(crate) fn mask(word: usize, first: u64, end: u64) -> u64 {
+    let start = (word as u64).saturating_mul(WORD);
+    let below = |sector: u64| match sector.saturating_sub(start) {
+        count @ 0..WORD => (1_u64 << count) - 1,
+        _ => u64::MAX,
     };
-    usize::try_from(sector / 8)
-        .ok()
-        .and_then(|index| bits.get(index))
-        .is_some_and(|byte| byte >> shift & 1 == 1)
-}
-
-/// The partial bitmaps that were read last. Whoever changes a bitmap in the file holds the lock
-/// for writing meanwhile, and so does whoever reads one to keep it: what is kept is what the file
-/// holds.
-#[derive(Default)]
-pub(crate) struct Partial {
-    pub(crate) kept: RwLock<HashMap<u32, Bitmap>>,
-}
-
-impl Partial {
-    /// The bitmap of a block, if it is kept.
-    pub(crate) fn get(&self, block: u32) -> Option<Bitmap> {
-        self.kept.read().get(&block).cloned()
-    }
-}
-
-/// Keeps a bitmap; forgets all others when there are too many.
-pub(crate) fn keep(kept: &mut HashMap<u32, Bitmap>, block: u32, bitmap: Bitmap) {
-    let each = bitmap.bits.len().max(1);
-    if kept.len() >= MOST_BYTES / each {
-        kept.clear();
-    }
-    kept.insert(block, bitmap);
+    below(end) & !below(first)
 }
 
 #[cfg(test)]
@@ -128,17 +108,33 @@ mod tests {
         // V-10: 0xCB is what Windows wrote for sectors 184..=191, of which these are present.
         let mut bytes = [0xFF; 512];
         bytes[23] = 0xCB;
-        let bitmap = Bitmap::of(&bytes, 4096, BitOrder::MostSignificantFirst).unwrap();
-        let present: Vec<u64> = (184..192)
-            .filter(|&sector| bitmap.present(sector))
-            .collect();
-        assert_eq!(present, [184, 185, 188, 190, 191]);
-        assert_eq!(bitmap.run(184, 192), (2, true));
-        assert_eq!(bitmap.run(186, 192), (2, false));
-        assert_eq!(bitmap.run(0, 4096), (186, true));
-        let xen = Bitmap::of(&bytes, 4096, BitOrder::LeastSignificantFirst).unwrap();
-        let present: Vec<u64> = (184..192).filter(|&sector| xen.present(sector)).collect();
-        assert_eq!(present, [184, 185, 187, 190, 191]);
+        let words = |order: BitOrder| -> Vec<u64> {
+            bytes.chunks(8).map(|bytes| order.word(bytes)).collect()
+        };
+        let present = |words: &[u64]| -> Vec<u64> {
+            (184..192)
+                .filter(|&sector| run(|index| words[index], sector, sector + 1).1)
+                .collect()
+        };
+        let windows = words(BitOrder::MostSignificantFirst);
+        assert_eq!(present(&windows), [184, 185, 188, 190, 191]);
+        let found = |sector, end| run(|index| windows[index], sector, end);
+        assert_eq!(found(184, 192), (2, true));
+        assert_eq!(found(186, 192), (2, false));
+        assert_eq!(found(0, 4096), (186, true));
+        assert_eq!(found(190, 4096), (4096 - 190, true));
+        let xen = words(BitOrder::LeastSignificantFirst);
+        assert_eq!(present(&xen), [184, 185, 187, 190, 191]);
+        for order in [
+            BitOrder::MostSignificantFirst,
+            BitOrder::LeastSignificantFirst,
+        ] {
+            let again: Vec<u8> = words(order)
+                .into_iter()
+                .flat_map(|word| order.bytes(word))
+                .collect();
+            assert_eq!(again, bytes);
+        }
     }
 
     #[test]
@@ -147,20 +143,22 @@ mod tests {
         let mut bytes = [0; 512];
         bytes[0] = 0xFF;
         bytes[1] = 0b1110_0000;
-        assert!(Bitmap::of(&bytes, 11, order).is_none());
-        assert!(Bitmap::of(&bytes, 12, order).is_some());
-        assert!(Bitmap::of(&bytes, 8, order).is_none());
-        assert!(Bitmap::of(&[0xFF; 512], 4096, order).is_none());
+        assert!(order.all_present(&bytes, 11));
+        assert!(!order.all_present(&bytes, 12));
+        assert!(order.all_present(&bytes, 8));
+        assert!(order.all_present(&[0xFF; 512], 4096));
+        assert!(!order.all_present(&[0xFF; 511], 4096));
+        assert!(!order.all_present(&[], 1));
     }
 
     #[test]
-    fn what_is_kept_stays_bounded() {
-        let partial = Partial::default();
-        let bitmap = Bitmap::of(&[0; 512], 4096, BitOrder::MostSignificantFirst).unwrap();
-        for block in 0..10_000 {
-            keep(&mut partial.kept.write(), block, bitmap.clone());
-        }
-        assert!(partial.kept.read().len() <= MOST_BYTES / 512);
-        assert!(partial.get(9_999).is_some());
+    fn a_mask_is_the_part_of_a_range_that_a_word_has() {
+        assert_eq!(mask(0, 0, 1), 1);
+        assert_eq!(mask(0, 0, 64), u64::MAX);
+        assert_eq!(mask(0, 3, 200), !7);
+        assert_eq!(mask(1, 3, 200), u64::MAX);
+        assert_eq!(mask(3, 3, 200), 0xFF);
+        assert_eq!(mask(4, 3, 200), 0);
+        assert_eq!(mask(1, 130, 200), 0);
     }
 }

@@ -60,6 +60,17 @@ pub(crate) const TYPE_DYNAMIC: u32 = 3;
 /// Blocks over a parent.
 pub(crate) const TYPE_DIFFERENCING: u32 = 4;
 
+/// Parent locator platforms (1.7): the relative and the absolute Windows path in UTF-16.
+pub(crate) const PLATFORM_W2RU: u32 = u32::from_be_bytes(*b"W2ru");
+/// Absolute.
+pub(crate) const PLATFORM_W2KU: u32 = u32::from_be_bytes(*b"W2ku");
+/// The same in bytes, deprecated: relative.
+pub(crate) const PLATFORM_WI2R: u32 = u32::from_be_bytes(*b"Wi2r");
+/// Absolute.
+pub(crate) const PLATFORM_WI2K: u32 = u32::from_be_bytes(*b"Wi2k");
+/// A file URL in UTF-8.
+pub(crate) const PLATFORM_MACX: u32 = u32::from_be_bytes(*b"MacX");
+
 /// Creator application, version and host that creation writes (1.4): current size counts.
 pub(crate) const CREATOR_APPLICATION: [u8; 4] = *b"win ";
 /// Windows 10.

@@ -1,8 +1,9 @@
-//! The map of a dynamic disk.
+//! The map of a dynamic or differencing disk.
 //!
 //! Most requests end in [`Bat::look`]: the block is known to be whole, and its data lie in one run;
-//! no lock is taken. A block that is met for the first time has its entry and bitmap checked.
-//! Writes to blocks that are not whole go through `allocate`, one at a time.
+//! no lock is taken. A block that is met for the first time has its entry and bitmap checked; the
+//! bits of one that is in the file in part are in `bitmaps`. Writes to a dynamic disk's blocks that
+//! are not whole go through `allocate`, one at a time, those over a parent through `differencing`.
 //!
 //! Once a write of metadata failed, [`Dynamic::refuse`] holds: no write and no flush succeeds until
 //! the image is opened again. Reads go on.
@@ -13,30 +14,32 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::bat::{Bat, Entry};
-use super::bitmap::{BitOrder, Bitmap, Partial, keep};
+use super::bitmaps::{Bitmaps, Turn};
 use super::layout::{ALIGNMENT, RawFooter, RawHeader, SECTOR, UNALLOCATED};
 use super::shape::Shape;
 use super::space::Space;
+use crate::commit::Commit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, Extents, Place, append};
-use crate::facts::{Facts, Physical};
+use crate::facts::{Facts, Kind, Physical};
 use crate::image::{Image, Ticket};
 use crate::store::Store;
 
-/// An open dynamic disk.
+/// An open dynamic or differencing disk.
 pub(crate) struct Dynamic {
     pub(crate) facts: Facts,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) shape: Shape,
     pub(crate) bat: Bat,
-    pub(crate) order: BitOrder,
-    pub(crate) partial: Partial,
+    pub(crate) bitmaps: Bitmaps,
     /// Bytes of the file that can hold blocks: everything before the trailing footer. Grows before
     /// the table names anything behind its old value.
     pub(crate) data_end: AtomicU64,
     /// `None` where the image is not open for writing. Held while space is taken or freed.
     pub(crate) space: Option<Mutex<Space>>,
     pub(crate) refused: AtomicBool,
+    /// Makes data durable for those who are about to set bits.
+    pub(crate) commit: Commit,
     pub(crate) seen: Seen,
 }
 
@@ -54,18 +57,34 @@ pub(crate) struct Seen {
 }
 
 /// How a block lies in the file.
-enum Block {
+#[derive(Clone, Copy)]
+pub(crate) enum Block {
     Unallocated,
     /// All in one run; the sector of its bitmap.
     Whole(u32),
-    /// Some sectors are zeros.
-    Partial(u32, Bitmap),
+    /// Some sectors may not be in the file; the sector of its bitmap.
+    Partial(u32),
 }
 
 impl Dynamic {
+    /// Where the bytes are that are not in the file: in no block, or of a 0 bit (1.8).
+    pub(crate) fn absent(&self) -> Place {
+        if self.over_parent() {
+            Place::Parent
+        } else {
+            Place::Zero
+        }
+    }
+
+    /// Whether the disk is a differencing one.
+    #[inline]
+    pub(crate) fn over_parent(&self) -> bool {
+        self.facts.kind == Kind::Differencing
+    }
+
     /// How a block lies in the file now.
     #[inline]
-    fn block(&self, block: u32) -> Result<Block> {
+    pub(crate) fn block(&self, block: u32) -> Result<Block> {
         match self.bat.look(block)? {
             Entry {
                 sector: UNALLOCATED,
@@ -78,62 +97,82 @@ impl Dynamic {
             Entry {
                 sector,
                 whole: false,
-            } => self.meet(block, sector),
+            } if self.bitmaps.holds(block) => Ok(Block::Partial(sector)),
+            Entry { sector, .. } => self.meet(block, sector),
         }
     }
 
-    /// A block whose entry or bitmap was not looked at yet, or whose bitmap has zeros.
+    /// A block whose entry or bitmap was not looked at yet.
     #[cold]
     fn meet(&self, block: u32, sector: u32) -> Result<Block> {
-        if let Some(bitmap) = self.partial.get(block) {
-            return Ok(Block::Partial(sector, bitmap));
-        }
         let data_end = self.data_end.load(Ordering::Acquire);
         self.shape
             .check_entry(block, sector, data_end, self.bat.offset_of(block))?;
-        if self.read_bitmap(block, sector)?.is_none() {
+        if self.is_whole(block, &self.read_bitmap(block, sector)?) {
             self.bat.mark_whole(block, sector);
             return Ok(Block::Whole(sector));
         }
-        // Read again under the lock: what is kept must be what the file holds.
-        let mut kept = self.partial.kept.write();
-        match self.read_bitmap(block, sector)? {
-            Some(bitmap) => {
-                keep(&mut kept, block, bitmap.clone());
-                Ok(Block::Partial(sector, bitmap))
-            }
-            None => {
-                self.bat.mark_whole(block, sector);
-                Ok(Block::Whole(sector))
-            }
-        }
+        // Read again in its turn: what is kept must be what the file holds.
+        self.load(&self.bitmaps.turn(block), block, sector)?;
+        Ok(Block::Partial(sector))
     }
 
-    /// A block's bitmap from the file; `None` if the block is whole.
-    pub(crate) fn read_bitmap(&self, block: u32, sector: u32) -> Result<Option<Bitmap>> {
-        let sectors = self.shape.visible(block).div_ceil(SECTOR);
+    /// Whether a block with this bitmap is in the file with all of its sectors that count.
+    pub(crate) fn is_whole(&self, block: u32, bitmap: &[u8]) -> bool {
+        let sectors = self.shape.sectors(block);
+        self.bitmaps.order.all_present(bitmap, sectors)
+    }
+
+    /// Has a block's bitmap in its slot.
+    pub(crate) fn load(&self, turn: &Turn<'_>, block: u32, sector: u32) -> Result<()> {
+        if !turn.holds() {
+            turn.keep(&self.read_bitmap(block, sector)?);
+        }
+        Ok(())
+    }
+
+    /// A block's bitmap from the file.
+    pub(crate) fn read_bitmap(&self, block: u32, sector: u32) -> Result<Vec<u8>> {
         let at = u64::from(sector) * SECTOR;
-        let mut bytes = vec![0; usize::try_from(self.shape.bitmap).unwrap_or(0)];
+        let bytes = self.shape.sectors(block).div_ceil(8);
+        let mut bytes = vec![0; usize::try_from(bytes).unwrap_or(0)];
         self.store
             .read_exact_at(&mut bytes, at)
             .map_err(|error| Error::io("VHD sector bitmap", "cannot be read", error).at(at))?;
-        Ok(Bitmap::of(&bytes, sectors, self.order))
+        Ok(bytes)
+    }
+
+    /// The run of equal bits of a block from `first` on, up to `end`: sectors, and the bit.
+    #[inline]
+    pub(crate) fn run(&self, block: u32, sector: u32, first: u64, end: u64) -> Result<(u64, bool)> {
+        if let Some(run) = self.bitmaps.run(block, first, end) {
+            return Ok(run);
+        }
+        let turn = self.bitmaps.turn(block);
+        self.load(&turn, block, sector)?;
+        Ok(turn.run(first, end))
     }
 
     /// The runs of a block that is not whole.
-    fn map_partial(&self, sector: u32, bitmap: &Bitmap, range: (u64, u64), out: &mut Extents) {
+    fn map_partial(
+        &self,
+        block: u32,
+        sector: u32,
+        range: (u64, u64),
+        out: &mut Extents,
+    ) -> Result<()> {
         let (mut start, end) = range;
-        let block_start = start - self.shape.within(start);
+        let block_start = self.shape.start_of(block);
         while start < end {
             let first = self.shape.within(start) / SECTOR;
             let last = (end - block_start).div_ceil(SECTOR);
-            let (sectors, present) = bitmap.run(first, last);
+            let (sectors, present) = self.run(block, sector, first, last)?;
             let next = (block_start + (first + sectors) * SECTOR).min(end);
             let file_offset = self.shape.data_at(sector) + self.shape.within(start);
             let place = if present {
                 Place::Data { file_offset }
             } else {
-                Place::Zero
+                self.absent()
             };
             append(
                 out,
@@ -145,6 +184,7 @@ impl Dynamic {
             );
             start = next;
         }
+        Ok(())
     }
 
     /// The image may be written, as far as is known.
@@ -196,13 +236,14 @@ impl Image for Dynamic {
         while at < end {
             let within = self.shape.within(at);
             let len = (self.shape.block_size - within).min(end - at);
-            let place = match self.block(self.shape.block_of(at))? {
-                Block::Unallocated => Place::Zero,
+            let block = self.shape.block_of(at);
+            let place = match self.block(block)? {
+                Block::Unallocated => self.absent(),
                 Block::Whole(sector) => Place::Data {
                     file_offset: self.shape.data_at(sector) + within,
                 },
-                Block::Partial(sector, bitmap) => {
-                    self.map_partial(sector, &bitmap, (at, at + len), out);
+                Block::Partial(sector) => {
+                    self.map_partial(block, sector, (at, at + len), out)?;
                     at += len;
                     continue;
                 }
@@ -226,10 +267,13 @@ impl Image for Dynamic {
         if len == 0 {
             return Ok(Ticket::done());
         }
+        if self.over_parent() {
+            return self.reserve_over_parent(space, (start, end), out);
+        }
         let (first, last) = (self.shape.block_of(start), self.shape.block_of(end - 1));
         for block in first..=last {
             if !matches!(self.block(block)?, Block::Whole(_)) {
-                self.make_whole(&mut space.lock(), block, last)?;
+                self.make_ready(&mut space.lock(), block, last)?;
                 break;
             }
         }
@@ -237,18 +281,24 @@ impl Image for Dynamic {
         Ok(Ticket::done())
     }
 
-    fn complete(&self, _ticket: Ticket) -> Result<()> {
+    fn complete(&self, ticket: Ticket) -> Result<()> {
         if self.refused.load(Ordering::Acquire) {
-            Err(Error::refused())
-        } else {
-            Ok(())
+            return Err(Error::refused());
+        }
+        match ticket.range() {
+            Some((start, len)) => self.take_over(start, len),
+            None => Ok(()),
         }
     }
 
     fn trim(&self, start: u64, len: u64) -> Result<()> {
         let space = self.writable()?;
         let end = self.shape.end_of_range(start, len)?;
-        self.trim_range(&mut space.lock(), start, end)
+        if self.over_parent() {
+            self.zero_over_parent(space, start, end)
+        } else {
+            self.trim_range(&mut space.lock(), start, end)
+        }
     }
 
     fn flush(&self) -> Result<()> {

@@ -1,15 +1,18 @@
 //! Virtual Hard Disk images, specification 1.0 of 2006 as Windows writes it.
 //!
 //! `layout` has every byte; `footer`, `header`, `locator`, `bat`, `bitmap` are its nouns, each
-//! checked once. `locate` and `open` decide what a file is, `map` answers where bytes are, and
-//! `allocate`, `trim`, `close` change the file, each with the order of its writes in its head.
-//! Fixed disks are a run of the file and need none of that.
+//! checked once. `locate` and `open` decide what a file is, `parent` what it says of its parent,
+//! `map` answers where bytes are, and `allocate`, `trim`, `differencing`, `close` change the file,
+//! each with the order of its writes in its head. Fixed disks are a run of the file and need none
+//! of that.
 
 mod allocate;
 mod bat;
 mod bitmap;
+mod bitmaps;
 mod close;
 mod create;
+mod differencing;
 mod footer;
 mod geometry;
 mod header;
@@ -18,6 +21,7 @@ mod locate;
 mod locator;
 mod map;
 mod open;
+mod parent;
 mod scan;
 mod shape;
 mod space;

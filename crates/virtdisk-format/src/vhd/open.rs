@@ -2,7 +2,8 @@
 //!
 //! Everything is checked before anything is written, and only an image opened for writing is
 //! repaired: a bad or short trailing footer and a differing copy at 0 are rewritten from the one
-//! that counts, the trailing one first (V-4).
+//! that counts, the trailing one first (V-4). A differencing disk is opened alone; what it says of
+//! its parent is a fact like others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -12,7 +13,8 @@ use uuid::Uuid;
 use zerocopy::IntoBytes;
 
 use super::bat::Bat;
-use super::bitmap::{BitOrder, Partial};
+use super::bitmap::BitOrder;
+use super::bitmaps::Bitmaps;
 use super::close::{check_len, compare_footer};
 use super::footer::{Footer, Seal};
 use super::header::{Bounds, Header};
@@ -20,9 +22,11 @@ use super::layout::{FOOTER, LARGEST_DISK, RawFooter, SECTOR};
 use super::locate::{Footers, read_footers};
 use super::locator::territory;
 use super::map::{Dynamic, Seen};
+use super::parent::link;
 use super::scan::{MOST_BLOCKS, MOST_BLOCKS_READING, scan};
 use super::shape::Shape;
 use super::space::{Placement, Space};
+use crate::commit::Commit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::facts::{Facts, Format, Kind};
 use crate::image::Image;
@@ -36,23 +40,15 @@ pub(crate) fn open(store: Arc<dyn Store>, options: &OpenOptions) -> Result<Box<d
     let mut notices = Vec::new();
     let (raw, at) = choose(&footers, options, &mut notices)?;
     let footer = Footer::check(raw, at, &mut notices)?;
-    if footer.kind == Kind::Differencing {
-        return Err(Error::new(
-            ErrorKind::ParentMissing,
-            "VHD footer",
-            "is that of a differencing disk, which cannot be read without its parent",
-        )
-        .at(at)
-        .with_found("disk type 4")
-        .with_wanted("2 (fixed) or 3 (dynamic)"));
-    }
     let mut facts = facts_of(&footer, options)?;
     // What was accepted with a wrong checksum is never written to (V-3).
     facts.read_only = raw.seal() == Seal::Broken;
     facts.notices = notices;
     match footer.kind {
         Kind::Fixed => open_fixed(store, options, &footers, facts, raw),
-        _ => open_dynamic(store, options, &footers, facts, &footer),
+        Kind::Dynamic | Kind::Differencing => {
+            open_dynamic(store, options, &footers, facts, &footer)
+        }
     }
 }
 
@@ -135,6 +131,7 @@ fn facts_of(footer: &Footer, options: &OpenOptions) -> Result<Facts> {
     }
     let mut facts = Facts::new(Format::Vhd, footer.kind, size);
     facts.identifier = Uuid::from_bytes(footer.raw.unique_id);
+    facts.content_id = facts.identifier;
     facts.creator = footer.creator();
     facts.created_unix = footer.created_unix();
     facts.saved_state = footer.raw.saved_state != 0;
@@ -191,6 +188,9 @@ fn open_dynamic(
     };
     let notices = &mut facts.notices;
     let header = Header::read(&*store, footer.data_offset, &bounds, notices)?;
+    if facts.kind == Kind::Differencing {
+        facts.parent = Some(link(&*store, &header, data_end, notices)?);
+    }
     facts.read_only |= !header.is_sound();
     let writable = options.writable && !facts.read_only;
     let owned = territory(&*store, &header, data_end, notices)?;
@@ -218,27 +218,28 @@ fn open_dynamic(
     let end = space
         .as_mut()
         .map_or(data_end, |space| space.get_mut().footer_at);
-    let xen = (*b"tap\0", 1);
-    let creator = (
-        footer.raw.creator_application,
-        footer.raw.creator_version.get(),
-    );
     Ok(Box::new(Dynamic {
         facts,
-        shape,
         bat,
-        order: if creator == xen {
-            BitOrder::LeastSignificantFirst
-        } else {
-            BitOrder::MostSignificantFirst
-        },
-        partial: Partial::default(),
+        bitmaps: Bitmaps::new(shape.block_size, shape.blocks, bit_order(&footer.raw)),
+        shape,
         data_end: AtomicU64::new(end),
         space,
         refused: AtomicBool::new(false),
+        commit: Commit::default(),
         seen,
         store,
     }))
+}
+
+/// The order of bits is that of the specification, but for XenServer's first version (1.10).
+fn bit_order(footer: &RawFooter) -> BitOrder {
+    let creator = (footer.creator_application, footer.creator_version.get());
+    if creator == (*b"tap\0", 1) {
+        BitOrder::LeastSignificantFirst
+    } else {
+        BitOrder::MostSignificantFirst
+    }
 }
 
 /// The free space of an image that is opened for writing, every block checked.

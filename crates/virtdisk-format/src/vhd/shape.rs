@@ -67,6 +67,12 @@ impl Shape {
             .min(self.block_size)
     }
 
+    /// Sectors of a block that belong to the disk.
+    #[inline]
+    pub(crate) fn sectors(&self, block: u32) -> u64 {
+        self.visible(block).div_ceil(SECTOR)
+    }
+
     /// The file offset of the data of a block whose bitmap is at `sector`.
     #[inline]
     pub(crate) fn data_at(&self, sector: u32) -> u64 {

@@ -1,4 +1,4 @@
-//! Giving ranges back.
+//! Giving ranges of a dynamic disk back.
 //!
 //! A block that is trimmed as a whole loses its entry, then its bytes are punched. No flush between
 //! the two: whichever of them a power cut keeps, the block holds its old bytes or zeros. Its slot
@@ -54,10 +54,7 @@ impl Dynamic {
         self.bat
             .release(from, to - from + 1)
             .map_err(|error| self.refuse(error))?;
-        self.partial
-            .kept
-            .write()
-            .retain(|&block, _| block < from || block > to);
+        self.bitmaps.forget(from, to);
         Ok(())
     }
 
