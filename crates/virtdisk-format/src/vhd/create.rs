@@ -1,11 +1,13 @@
 //! New VHDs (V-30, V-34, V-41).
 //!
 //! A fixed disk is its space and a footer behind it. A dynamic one is footer copy, header, table
-//! without blocks, and the footer, which comes last: an unfinished file is no VHD to anybody.
+//! without blocks, and the footer, which comes last: an unfinished file is no VHD to anybody. A
+//! differencing one has the paths of its parent beside the table (`child`).
 
 use uuid::Uuid;
 use zerocopy::IntoBytes;
 
+use super::child::Child;
 use super::footer::Footer;
 use super::header::Header;
 use super::layout::{DEFAULT_BLOCK, ENTRY, FOOTER, HEADER_AT, LARGEST_DISK, SECTOR, TABLE_AT};
@@ -37,6 +39,8 @@ pub(crate) fn create(store: &dyn Store, options: &CreateOptions) -> Result<()> {
         Some(id) if !id.is_nil() => id,
         _ => Uuid::new_v4(),
     };
+    check_sector(options)?;
+    let child = Child::of(options, id)?;
     let footer = Footer::create(options.kind, size, id.into_bytes(), options.created_unix);
     match options.kind {
         Kind::Fixed => {
@@ -44,19 +48,33 @@ pub(crate) fn create(store: &dyn Store, options: &CreateOptions) -> Result<()> {
             reserve(store, size + FOOTER, options.sparse)?;
             write(store, "VHD footer", footer.as_bytes(), size)?;
         }
-        Kind::Dynamic => create_dynamic(store, options, footer.as_bytes())?,
-        Kind::Differencing => {
-            return Err(Error::new(
-                ErrorKind::ParentMissing,
-                "image",
-                "cannot be created as a differencing disk",
-            ));
+        Kind::Dynamic | Kind::Differencing => {
+            create_dynamic(store, options, child.as_ref(), footer.as_bytes())?;
         }
     }
     flush(store)
 }
 
-fn create_dynamic(store: &dyn Store, options: &CreateOptions, footer: &[u8]) -> Result<()> {
+/// The logical sector of a VHD is 512 bytes (1.9).
+fn check_sector(options: &CreateOptions) -> Result<()> {
+    match options.logical_sector_size {
+        0 | 512 => Ok(()),
+        other => Err(Error::new(
+            ErrorKind::InvalidParameter,
+            "logical sector size",
+            "is none that a VHD can have",
+        )
+        .with_found(other)
+        .with_wanted(512)),
+    }
+}
+
+fn create_dynamic(
+    store: &dyn Store,
+    options: &CreateOptions,
+    child: Option<&Child>,
+    footer: &[u8],
+) -> Result<()> {
     let block_size = match options.block_size {
         0 => DEFAULT_BLOCK,
         size => size,
@@ -81,21 +99,25 @@ fn create_dynamic(store: &dyn Store, options: &CreateOptions, footer: &[u8]) -> 
     let needed = options.virtual_size.div_ceil(block_size.into());
     let blocks = u32::try_from(needed).map_err(|_| too_many())?;
     let table = u64::from(blocks) * ENTRY;
-    let table_end = TABLE_AT + table.next_multiple_of(SECTOR);
+    let table_at = child.map_or(TABLE_AT, Child::table_at);
+    let table_end = table_at + table.next_multiple_of(SECTOR);
+    let end = child.map_or(table_end, |child| child.end(table_end));
     let shape = Shape::new(options.virtual_size, block_size, blocks, Vec::new());
-    let placement = Placement::choose(&shape, table_end, blocks);
-    let footer_at = placement.footer_behind(table_end).ok_or_else(too_many)?;
-    if !placement.holds(table_end, blocks) {
+    let placement = Placement::choose(&shape, end, blocks);
+    let footer_at = placement.footer_behind(end).ok_or_else(too_many)?;
+    if !placement.holds(end, blocks) {
         return Err(too_many());
     }
-    write(
-        store,
-        "VHD dynamic header",
-        Header::create(blocks, block_size).as_bytes(),
-        HEADER_AT,
-    )?;
+    let mut header = Header::create(blocks, block_size);
+    if let Some(child) = child {
+        child.fill(&mut header, table_end);
+        for place in child.places(table_end) {
+            write(store, "VHD parent locator", place.data, place.at)?;
+        }
+    }
+    write(store, "VHD dynamic header", header.as_bytes(), HEADER_AT)?;
     let piece = vec![0xFF; PIECE];
-    let mut at = TABLE_AT;
+    let mut at = table_at;
     while at < table_end {
         let len = usize::try_from(table_end - at).unwrap_or(PIECE).min(PIECE);
         write(store, "VHD block allocation table", &piece[..len], at)?;

@@ -157,7 +157,7 @@ impl Footer {
 }
 
 /// Seconds since 2000, on a counter that starts again in 2136 (1.1).
-fn time_stamp(unix: u64) -> u32 {
+pub(crate) fn time_stamp(unix: u64) -> u32 {
     let seconds = unix.saturating_sub(EPOCH_2000) & u64::from(u32::MAX);
     u32::try_from(seconds).unwrap_or(0)
 }

@@ -71,6 +71,13 @@ pub(crate) const PLATFORM_WI2K: u32 = u32::from_be_bytes(*b"Wi2k");
 /// A file URL in UTF-8.
 pub(crate) const PLATFORM_MACX: u32 = u32::from_be_bytes(*b"MacX");
 
+/// Where created differencing images have the data of their `W2ku` locator (1.7).
+pub(crate) const ABSOLUTE_PATH_AT: u64 = 0x1000;
+/// Bytes that its data take, and the boundary on which what is behind it begins.
+pub(crate) const ABSOLUTE_PATH_SPACE: u64 = 4096;
+/// Bytes that the data of their `W2ru` locator take, behind the BAT.
+pub(crate) const RELATIVE_PATH_SPACE: u64 = 64 << 10;
+
 /// Creator application, version and host that creation writes (1.4): current size counts.
 pub(crate) const CREATOR_APPLICATION: [u8; 4] = *b"win ";
 /// Windows 10.

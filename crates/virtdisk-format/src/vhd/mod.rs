@@ -10,6 +10,7 @@ mod allocate;
 mod bat;
 mod bitmap;
 mod bitmaps;
+mod child;
 mod close;
 mod create;
 mod differencing;
