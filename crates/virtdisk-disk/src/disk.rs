@@ -4,17 +4,20 @@
 //! shared, from asking the map to the end of the data transfer; trim and close pass it alone, so
 //! that no block is freed under a running read or write. Facts never change while it is open.
 //!
-//! What moves bytes stands in `block.rs`.
+//! It is one layer, or a leaf with its parents. What moves bytes stands in `block.rs` and `erase.rs`,
+//! where they lie in `extent.rs`.
 
 use std::fs::File;
-use std::io;
 use std::sync::Arc;
 
 use parking_lot::{RwLock, RwLockReadGuard};
-use virtdisk_format::{CreateOptions, ErrorKind, Facts, Image, OpenOptions, Store};
+use virtdisk_format::{CreateOptions, ErrorKind, Facts, Image, Kind, OpenOptions, Store};
 
-use crate::error::{Error, Result};
+use crate::chain;
+use crate::error::{Error, Result, printable};
 use crate::file_store::FileStore;
+use crate::gate::{Gate, Shut};
+use crate::layer::{Bytes, Layer, LayerFacts};
 
 /// Whether a disk still answers.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,16 +26,11 @@ pub(crate) enum State {
     Closed,
 }
 
-/// The bytes under an image: a file, called directly, or what a test put there.
-pub(crate) enum Bytes {
-    File(Arc<FileStore>),
-    Other(Arc<dyn Store>),
-}
-
 pub(crate) struct Inner {
-    pub(crate) name: Arc<str>,
-    pub(crate) image: Box<dyn Image>,
-    pub(crate) bytes: Bytes,
+    /// The image that was opened; the only one that is ever written.
+    pub(crate) leaf: Layer,
+    /// Its parent, the parent's parent and so on.
+    pub(crate) parents: Box<[Layer]>,
     pub(crate) size: u64,
     pub(crate) writable: bool,
     pub(crate) gate: RwLock<State>,
@@ -61,30 +59,41 @@ pub struct PhysicalFacts {
 }
 
 impl Disk {
-    /// Opens the image in `file`; `name` is only for messages.
+    /// Opens the image in `file`; `name` is only for messages. A differencing image is refused:
+    /// see [`Self::open_with`].
+    ///
+    /// # Errors
+    /// As the format's `open`; `InvalidParameter` and `ReadOnly` as [`FileStore::new`];
+    /// `ParentMissing` for a differencing image.
+    pub fn open(file: File, name: &str, options: &OpenOptions) -> Result<Self> {
+        Self::open_with(file, name, options, &mut Shut)
+    }
+
+    /// Opens the image in `file` and, where it is a differencing one, its parents, which `gate`
+    /// opens. `options` are for the image; parents are opened for reading.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; `ParentMissing` when the gate has no more candidates, `ParentMismatch` if
+    /// all of them were other disks, `ChainCycle`; what the gate says.
+    pub fn open_with(
+        file: File,
+        name: &str,
+        options: &OpenOptions,
+        gate: &mut dyn Gate,
+    ) -> Result<Self> {
+        let mut leaf = Layer::open(file, name, options)?;
+        let parents = chain::parents(&mut leaf, name, gate)?;
+        Ok(Self::assemble(leaf, parents, options.writable))
+    }
+
+    /// Opens the image in `file` and never its parents: what a differencing image has itself can
+    /// be read, the rest is `ParentMissing`.
     ///
     /// # Errors
     /// As the format's `open`; `InvalidParameter` and `ReadOnly` as [`FileStore::new`].
-    pub fn open(file: File, name: &str, options: &OpenOptions) -> Result<Self> {
-        let name = printable(name);
-        let named = |error| Error::new(&name, error);
-        let store = Arc::new(FileStore::new(file, options.writable).map_err(named)?);
-        let shared: Arc<dyn Store> = Arc::<FileStore>::clone(&store);
-        let image = virtdisk_format::open(shared, options).map_err(named)?;
-        // Without its parent a differencing disk would be half of what it is (V-8).
-        if image.facts().parent.is_some() {
-            let (kind, message) = (
-                ErrorKind::ParentMissing,
-                "is a differencing disk, which cannot be read without its parent",
-            );
-            return Err(named(virtdisk_format::Error::new(kind, "image", message)));
-        }
-        Ok(Self::assemble(
-            name,
-            image,
-            Bytes::File(store),
-            options.writable,
-        ))
+    pub fn open_alone(file: File, name: &str, options: &OpenOptions) -> Result<Self> {
+        let leaf = Layer::open(file, name, options)?;
+        Ok(Self::assemble(leaf, Vec::new(), options.writable))
     }
 
     /// Makes an image in `file`, which must be empty; `name` is only for messages.
@@ -99,38 +108,70 @@ impl Disk {
         virtdisk_format::create(&store, options).map_err(named)
     }
 
-    /// A disk over an image that is already open on `store`. For stores other than files.
+    /// A disk over an image that is already open on `store`, alone. For stores other than files.
     #[must_use]
     pub fn over(image: Box<dyn Image>, store: Arc<dyn Store>, name: &str) -> Self {
-        Self::assemble(printable(name), image, Bytes::Other(store), true)
+        Self::assemble(Layer::over(image, store, name), Vec::new(), true)
     }
 
-    fn assemble(name: Arc<str>, image: Box<dyn Image>, bytes: Bytes, writable: bool) -> Self {
-        let size = image.facts().virtual_size;
-        let writable = writable && !image.facts().read_only;
-        let gate = RwLock::new(State::Open);
+    /// The same with parents, nearest first, that nobody compares with what their children say.
+    #[must_use]
+    pub fn over_parents(self, parents: Vec<(Box<dyn Image>, Arc<dyn Store>, &str)>) -> Self {
+        let Some(inner) = Arc::into_inner(self.inner) else {
+            return self;
+        };
+        let layer = |(image, store, name)| Layer::over(image, store, name);
+        let parents = parents.into_iter().map(layer).collect();
+        Self::assemble(inner.leaf, parents, inner.writable)
+    }
+
+    fn assemble(leaf: Layer, parents: Vec<Layer>, writable: bool) -> Self {
+        let facts = leaf.image.facts();
         Self {
             inner: Arc::new(Inner {
-                name,
-                image,
-                bytes,
-                size,
-                writable,
-                gate,
+                size: leaf.size,
+                writable: writable && !facts.read_only,
+                leaf,
+                parents: parents.into(),
+                gate: RwLock::new(State::Open),
             }),
         }
     }
 
-    /// The facts, the same for as long as the disk is open.
+    /// The facts of the image that was opened, the same for as long as the disk is open.
     #[must_use]
     pub fn facts(&self) -> &Facts {
-        self.inner.image.facts()
+        self.inner.leaf.image.facts()
+    }
+
+    /// The facts of every layer: the image that was opened, its parent, and so on.
+    #[must_use]
+    pub fn layers(&self) -> Vec<LayerFacts> {
+        self.inner.layers().map(Layer::facts).collect()
+    }
+
+    /// The file of a layer, which must not be written to; `None` where there is no such layer, no
+    /// file under it, or its bytes are right only with a log that was replayed in memory.
+    #[must_use]
+    pub fn file(&self, layer: u32) -> Option<&FileStore> {
+        let layer = self.inner.layer(layer)?;
+        match layer.bytes {
+            Bytes::Replayed { .. } => None,
+            Bytes::File(_) | Bytes::Other(_) => layer.file(),
+        }
+    }
+
+    /// Whether it is a differencing image without its parents: see [`Self::open_alone`].
+    #[must_use]
+    pub fn lacks_parent(&self) -> bool {
+        let last = self.inner.parents.last().unwrap_or(&self.inner.leaf);
+        last.image.facts().kind == Kind::Differencing
     }
 
     /// The file's name for messages, control characters escaped.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.inner.name
+        &self.inner.leaf.name
     }
 
     /// Whether writes are refused from the start: opened for reading only, or the format forbids
@@ -144,38 +185,49 @@ impl Disk {
     /// straight on the file, with that offset and the virtual size as its limit.
     #[must_use]
     pub fn direct(&self) -> Option<u64> {
-        self.inner.image.whole()
+        self.inner.leaf.image.whole()
     }
 
-    /// Whether the file is still the image that was opened (R-DET-15): structures and length are
-    /// read again.
+    /// Whether the files are still the images that were opened (R-DET-15): structures and length
+    /// are read again, of every layer.
     ///
     /// # Errors
     /// What opening would say of what is there now.
     pub fn validate(&self) -> Result<()> {
         let _pass = self.inner.pass()?;
         self.inner
-            .image
-            .validate()
-            .map_err(|error| self.inner.error(error))
+            .layers()
+            .try_for_each(|layer| layer.image.validate().map_err(|error| layer.error(error)))
     }
 
-    /// How the disk lies in its file. Reads the tables: may take a while on a large disk.
+    /// Says that the disk's bytes will be written around this handle, straight in the file at
+    /// [`Self::direct`]: what tells others that the data changed is renewed first.
+    ///
+    /// # Errors
+    /// As [`Self::write_at`].
+    pub fn touch(&self) -> Result<()> {
+        let inner = &*self.inner;
+        inner.check_writable()?;
+        let _pass = inner.pass()?;
+        let touched = inner.leaf.image.touch();
+        touched.map_err(|error| inner.leaf.error(error))
+    }
+
+    /// How the image that was opened lies in its file, without its parents. Reads the tables: may
+    /// take a while on a large disk.
     ///
     /// # Errors
     /// `Io`, and what the format says of tables that it reads on demand.
     pub fn physical(&self) -> Result<PhysicalFacts> {
-        let inner = &*self.inner;
-        let _pass = inner.pass()?;
-        let physical = inner.image.physical().map_err(|error| inner.error(error))?;
-        let (length, allocated) = match &inner.bytes {
-            Bytes::File(file) => (Store::len(&**file), file.allocated_bytes()),
-            Bytes::Other(store) => (store.len(), store.len()),
-        };
-        let unknown = |error| inner.io("file", "cannot be examined", error);
+        let _pass = self.inner.pass()?;
+        let leaf = &self.inner.leaf;
+        let physical = leaf.image.physical().map_err(|error| leaf.error(error))?;
+        let unknown = |error| virtdisk_format::Error::io("file", "cannot be examined", error);
+        let lengths = leaf.lengths().map_err(|error| leaf.error(unknown(error)));
+        let (file_length, allocated_bytes) = lengths?;
         Ok(PhysicalFacts {
-            file_length: length.map_err(unknown)?,
-            allocated_bytes: allocated.map_err(unknown)?,
+            file_length,
+            allocated_bytes,
             blocks_allocated: physical.blocks_allocated,
             fragmentation_percent: physical.fragmentation_percent,
             data_aligned_4k: physical.data_aligned_4k,
@@ -194,10 +246,8 @@ impl Disk {
             return Ok(());
         }
         *state = State::Closed;
-        self.inner
-            .image
-            .close()
-            .map_err(|error| self.inner.error(error))
+        let leaf = &self.inner.leaf;
+        leaf.image.close().map_err(|error| leaf.error(error))
     }
 }
 
@@ -212,43 +262,23 @@ impl Inner {
     pub(crate) fn check_open(&self, state: State) -> Result<()> {
         match state {
             State::Open => Ok(()),
-            State::Closed => Err(self.fail(ErrorKind::WritesRefused, "disk", "was closed")),
+            State::Closed => {
+                let kind = ErrorKind::WritesRefused;
+                Err(self.leaf.fail(kind, "disk", "was closed"))
+            }
         }
     }
 
-    /// Names the file in a format's error.
-    #[cold]
-    pub(crate) fn error(&self, error: virtdisk_format::Error) -> Error {
-        Error::new(&self.name, error)
+    /// All layers, the leaf first.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &Layer> {
+        std::iter::once(&self.leaf).chain(&self.parents)
     }
 
-    /// An error that this floor itself finds.
-    #[cold]
-    pub(crate) fn fail(&self, kind: ErrorKind, structure: &'static str, message: &str) -> Error {
-        self.error(virtdisk_format::Error::new(kind, structure, message))
-    }
-
-    /// An error of the file.
-    #[cold]
-    pub(crate) fn io(
-        &self,
-        structure: &'static str,
-        action: &'static str,
-        error: io::Error,
-    ) -> Error {
-        self.error(virtdisk_format::Error::io(structure, action, error))
-    }
-}
-
-/// A name as it may stand in a message: terminal escapes and line ends are shown, not sent (S-8).
-fn printable(name: &str) -> Arc<str> {
-    let mut text = String::with_capacity(name.len());
-    for letter in name.chars() {
-        if letter.is_control() {
-            text.extend(letter.escape_default());
-        } else {
-            text.push(letter);
+    /// The layer of that number; 0 is the leaf.
+    pub(crate) fn layer(&self, number: u32) -> Option<&Layer> {
+        match number.checked_sub(1) {
+            None => Some(&self.leaf),
+            Some(parent) => self.parents.get(usize::try_from(parent).ok()?),
         }
     }
-    text.into()
 }

@@ -28,6 +28,19 @@ impl Error {
         }
     }
 
+    /// An error about the file of that name, for a [`crate::Gate`] to end an opening with;
+    /// `message` is a clause about `structure`, such as "is not to be read".
+    #[must_use]
+    pub fn about(
+        file: &str,
+        kind: ErrorKind,
+        structure: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        let error = virtdisk_format::Error::new(kind, structure, message);
+        Self::new(&printable(file), error)
+    }
+
     /// The kind, for acting on it.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -113,6 +126,19 @@ impl From<Error> for io::Error {
         let kind = io::Error::from_raw_os_error(error.errno()).kind();
         Self::new(kind, error)
     }
+}
+
+/// A text as it may stand in a message: terminal escapes and line ends are shown, not sent (S-8).
+pub(crate) fn printable(text: &str) -> Arc<str> {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() {
+            shown.extend(letter.escape_default());
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown.into()
 }
 
 #[cfg(test)]

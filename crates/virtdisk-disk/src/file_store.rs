@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::SystemTime;
 
 use rustix::fs::{FallocateFlags, FileType, OFlags};
 use rustix::io::Errno;
@@ -77,6 +78,23 @@ impl FileStore {
         Ok(u64::try_from(stat.st_blocks)
             .unwrap_or(0)
             .saturating_mul(512))
+    }
+
+    /// Device and inode: two stores with the same are one file.
+    ///
+    /// # Errors
+    /// What `fstat` says.
+    pub fn identity(&self) -> io::Result<(u64, u64)> {
+        let stat = rustix::fs::fstat(&self.file)?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// When the file's bytes were changed last.
+    ///
+    /// # Errors
+    /// What `fstat` says.
+    pub fn modified(&self) -> io::Result<SystemTime> {
+        self.file.metadata()?.modified()
     }
 
     /// Writes inside the file's length: what a disk's data path does once space is reserved.

@@ -5,21 +5,31 @@
 //! does not say. Beside it: the sharing [`lock`]s that QEMU keeps too, facts about the [`host`]
 //! file, and the [`partition`] table inside the disk.
 //!
+//! A differencing image is opened with its parents, which the caller's [`Gate`] opens.
+//!
 //! No paths are opened here, nothing runs in the background, and no thread is started.
 #![forbid(unsafe_code)]
 
 mod block;
+mod chain;
 mod disk;
+mod erase;
 mod error;
+mod extent;
 mod file_store;
+mod gate;
 pub mod host;
+mod layer;
 pub mod lock;
 pub mod partition;
 
 pub use disk::{Disk, PhysicalFacts};
 pub use error::{Error, Result};
+pub use extent::{LayerExtent, LayerExtents};
 pub use file_store::FileStore;
+pub use gate::{Candidate, Gate, Need, Rejected};
+pub use layer::LayerFacts;
 pub use virtdisk_format::{
-    CreateOptions, ErrorKind, Extent, Extents, Facts, Format, Image, Kind, OpenOptions, Place,
-    SizeRule, Store,
+    CreateOptions, ErrorKind, Facts, Format, HintKind, Image, Kind, MetadataItem, NewParent,
+    OpenOptions, ParentHint, ParentLink, Place, SizeRule, Store,
 };

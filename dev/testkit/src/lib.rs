@@ -18,6 +18,7 @@ pub mod mounted;
 pub mod pages;
 pub mod rng;
 pub mod toy;
+pub mod toy_child;
 pub mod vhd_builder;
 
 pub use crash::{CrashImage, CrashStore};

@@ -2,7 +2,8 @@
 //!
 //! [`flat_disk`] is one run of bytes in memory. [`BlockImage`] allocates blocks like a dynamic
 //! format, keeps its table in memory only, and can be told to fail, so that the disk floor's own
-//! rules (gate, ranges, errors) can be tested without any format's.
+//! rules (gate, ranges, errors) can be tested without any format's. What has a parent stands in
+//! `toy_child.rs`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -18,16 +18,20 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("virtdisk-format", &[]),
     ("virtdisk-disk", &["virtdisk-format"]),
     ("virtdisk-device", &["virtdisk-disk"]),
-    ("virtdisk", &[]),
+    ("virtdisk-parent", &[]),
+    ("virtdisk", &["virtdisk-parent"]),
     (
         "virtdiskd",
         &["virtdisk-device", "virtdisk-disk", "virtdisk"],
     ),
-    ("vdisk", &["virtdisk", "virtdisk-disk"]),
+    ("vdisk", &["virtdisk", "virtdisk-disk", "virtdisk-parent"]),
     ("virtdisk-c", &["virtdisk"]),
     ("virtdisk-testkit", &["virtdisk-format", "virtdisk-disk"]),
     ("xtask", &[]),
 ];
+
+/// What a crate's tests may use beside what lies below it: the chain's tests find real parents.
+const FOR_TESTS: &[(&str, &str)] = &[("virtdisk-disk", "virtdisk-parent")];
 
 /// Only for tests.
 const TESTKIT: &str = "virtdisk-testkit";
@@ -98,7 +102,10 @@ fn may_use(user: &str, allowed: &[&str], used: &str, for_tests: bool) -> bool {
     if !for_tests {
         return allowed.contains(&used);
     }
-    used == TESTKIT || used == user || below(allowed).contains(used)
+    used == TESTKIT
+        || used == user
+        || below(allowed).contains(used)
+        || FOR_TESTS.contains(&(user, used))
 }
 
 /// `allowed` and everything that those may use, all the way down.
@@ -158,6 +165,14 @@ mod tests {
         assert_eq!(found("virtdisk-format", TESTKIT, None).len(), 1);
         assert!(found("virtdiskd", "virtdisk-format", Some("dev")).is_empty());
         assert_eq!(found("virtdisk-format", "virtdiskd", Some("dev")).len(), 1);
+    }
+
+    #[test]
+    fn paths_are_no_business_of_the_disk_but_of_its_tests() {
+        assert_eq!(found("virtdisk-disk", "virtdisk-parent", None).len(), 1);
+        assert!(found("virtdisk-disk", "virtdisk-parent", Some("dev")).is_empty());
+        assert!(found("virtdisk", "virtdisk-parent", None).is_empty());
+        assert_eq!(found("virtdisk-parent", "virtdisk-format", None).len(), 1);
     }
 
     #[test]
