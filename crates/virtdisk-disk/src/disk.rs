@@ -42,6 +42,9 @@ pub struct Disk {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// An image that is open on a store, and a name for messages.
+pub type Stored<'a> = (Box<dyn Image>, Arc<dyn Store>, &'a str);
+
 /// How a disk lies in its file at the moment of asking. Sizes are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -116,13 +119,10 @@ impl Disk {
 
     /// The same with parents, nearest first, that nobody compares with what their children say.
     #[must_use]
-    pub fn over_parents(self, parents: Vec<(Box<dyn Image>, Arc<dyn Store>, &str)>) -> Self {
-        let Some(inner) = Arc::into_inner(self.inner) else {
-            return self;
-        };
+    pub fn over_parents(leaf: Stored<'_>, parents: Vec<Stored<'_>>) -> Self {
         let layer = |(image, store, name)| Layer::over(image, store, name);
         let parents = parents.into_iter().map(layer).collect();
-        Self::assemble(inner.leaf, parents, inner.writable)
+        Self::assemble(layer(leaf), parents, true)
     }
 
     fn assemble(leaf: Layer, parents: Vec<Layer>, writable: bool) -> Self {

@@ -23,7 +23,7 @@ mod layer;
 pub mod lock;
 pub mod partition;
 
-pub use disk::{Disk, PhysicalFacts};
+pub use disk::{Disk, PhysicalFacts, Stored};
 pub use error::{Error, Result};
 pub use extent::{LayerExtent, LayerExtents};
 pub use file_store::FileStore;

@@ -78,8 +78,9 @@ pub fn candidates(child: &Path, hints: &[Hint<'_>], policy: &Policy) -> Vec<Cand
         .collect();
     for (_, _, spelled) in hints.iter().filter(|(kind, ..)| *kind != HintKind::Name) {
         if spelled.base == Base::Child {
-            let mut base = list.home.clone();
-            (0..spelled.up).for_each(|_| drop(base.pop()));
+            // Above the root is the root.
+            let above = list.home.ancestors().nth(spelled.up);
+            let base = above.unwrap_or(Path::new("/")).to_owned();
             list.place(base, spelled.names.clone(), None);
         }
     }

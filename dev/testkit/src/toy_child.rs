@@ -102,7 +102,7 @@ impl ChildImage {
         let sectors = self.0.sectors.lock();
         for edge in [start, start + len] {
             let index = (edge / self.sector()) as usize;
-            let half = len > 0 && edge % self.sector() != 0;
+            let half = len > 0 && !edge.is_multiple_of(self.sector());
             assert!(
                 !half || sectors[index] != Sector::Parent,
                 "half a sector of the parent at {edge}"
@@ -185,7 +185,7 @@ impl Image for ChildImage {
             "a trim beside a write"
         );
         assert!(
-            start % self.sector() == 0 && len % self.sector() == 0,
+            start.is_multiple_of(self.sector()) && len.is_multiple_of(self.sector()),
             "a trim of half a sector: {len} bytes at {start}"
         );
         self.0.trimmed.fetch_add(len, Ordering::SeqCst);
