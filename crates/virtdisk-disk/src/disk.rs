@@ -4,8 +4,8 @@
 //! shared, from asking the map to the end of the data transfer; trim and close pass it alone, so
 //! that no block is freed under a running read or write. Facts never change while it is open.
 //!
-//! It is one layer, or a leaf with its parents. What moves bytes stands in `block.rs` and `erase.rs`,
-//! where they lie in `extent.rs`.
+//! It is one layer, or a leaf with its parents. What moves bytes stands in `block.rs` and
+//! `erase.rs`, where they lie in `extent.rs`.
 
 use std::fs::File;
 use std::sync::Arc;

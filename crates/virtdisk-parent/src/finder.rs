@@ -1,4 +1,7 @@
 //! One look for one parent: the candidates in their order, opened one by one.
+//!
+//! A file is opened only when it is asked for, so no more of them are open than the caller keeps.
+//! What was passed over is kept with its reason, for the message that says why nothing was found.
 
 use std::fs::File;
 use std::io::ErrorKind;

@@ -1,4 +1,7 @@
 //! Names that differ only in upper and lower case: Windows takes them for one, Linux does not.
+//!
+//! Only for names that are not there as they are written. Folders are read, nothing is opened; who
+//! finds more than one name chooses none of them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
