@@ -107,3 +107,24 @@ fn a_small_file_that_claims_a_large_table_costs_nothing() {
     }
     assert!(resident() < before + (2 << 20), "{}", resident() - before);
 }
+
+#[test]
+fn a_child_with_a_million_partial_blocks_keeps_few_bitmaps() {
+    // S-2: every block of 2040 GiB at the same place of the file, of which every bitmap is read.
+    let _turn = TURN.lock();
+    let size = 2040_u64 << 30;
+    let mut builder = VhdBuilder::differencing(size, 2 << 20, [7; 16]);
+    let at = builder.block_with(0, &[1], vec![0x80]);
+    builder.table.fill((at / 512) as u32);
+    let store = Arc::new(MemoryStore::from_pages(builder.build()));
+    drop(builder);
+    let before = resident();
+    let disk = Disk::open(store.clone(), &reading()).unwrap();
+    assert!(disk.notices("to two blocks"));
+    for block in (0..size / (2 << 20)).step_by(8) {
+        assert_eq!(disk.extents(block * (2 << 20), 1024).unwrap().len(), 2);
+    }
+    // Bitmaps at most 8 MiB, and the table's pages.
+    assert!(resident() < before + (16 << 20), "{}", resident() - before);
+    assert_eq!(refusal(&store.pages(), &writing()), ErrorKind::BatCorrupt);
+}

@@ -450,6 +450,21 @@ fn locators_of_a_differencing_disk_are_never_written_over() {
 }
 
 #[test]
+fn a_locator_whose_space_ends_behind_the_file_keeps_its_data() {
+    // V-17, V-18: 64 KiB of space as XenServer and Windows write it, and a file that ends before.
+    let mut builder = child();
+    builder.locator_data[1].space = 512;
+    let store = Arc::new(MemoryStore::from_pages(builder.build()));
+    let disk = Disk::open(store.clone(), &writing()).unwrap();
+    assert!(disk.notices("parent locator 1 has less space"));
+    assert_eq!(disk.image.facts().parent.as_ref().unwrap().hints.len(), 3);
+    disk.write(&pattern(4 * 65536, 1), 0).unwrap();
+    disk.image.close().unwrap();
+    let found = hints(&store.pages());
+    assert_eq!(found[0], (HintKind::Relative, r".\parent.vhd".to_owned()));
+}
+
+#[test]
 fn a_foreign_child_is_continued() {
     // Packed, with dirt under 0 bits and in the slack; early XenServer's bit order (1.10).
     let mut builder = VhdBuilder::differencing(MIB + 1536, 4096, PARENT);

@@ -63,19 +63,26 @@ pub(crate) fn territory(
         ),
     ];
     for (index, locator) in header.raw.locators.iter().enumerate() {
-        let range = Owned::new(locator.data_offset.get(), space(locator), "parent locator");
+        let owner = |len| Owned::new(locator.data_offset.get(), len, "parent locator");
+        let mut range = owner(space(locator));
         if locator.platform_code.get() == 0 || space(locator) == 0 {
             continue;
+        }
+        if range.end > data_end {
+            range = owner(locator.data_length.get().into());
+            if range.end > data_end || range.start == range.end {
+                notices.push(format!(
+                    "parent locator {index} lies outside the file and is ignored"
+                ));
+                continue;
+            }
+            notices.push(format!(
+                "parent locator {index} has less space in the file than it says"
+            ));
         }
         let clash = owned
             .iter()
             .find(|other| other.touches(range.start, range.end));
-        if range.end > data_end {
-            notices.push(format!(
-                "parent locator {index} lies outside the file and is ignored"
-            ));
-            continue;
-        }
         if let Some(other) = clash {
             notices.push(format!(
                 "parent locator {index} overlaps the {}",
