@@ -1,7 +1,7 @@
 //! New VHDs (V-30, V-34, V-41).
 //!
 //! A fixed disk is its space and a footer behind it. A dynamic one is footer copy, header, table
-//! without blocks, and the footer, which comes last: an unfinished file is no VHD to anybody. A
+//! without blocks, and the footers come last: an unfinished file is no VHD to anybody. A
 //! differencing one has the paths of its parent beside the table (`child`).
 
 use uuid::Uuid;
@@ -123,8 +123,9 @@ fn create_dynamic(
         write(store, "VHD block allocation table", &piece[..len], at)?;
         at += len as u64;
     }
-    write(store, "VHD footer copy", footer, 0)?;
+    // Either footer makes an image of the file, so all the rest is durable before.
     flush(store)?;
+    write(store, "VHD footer copy", footer, 0)?;
     write(store, "VHD footer", footer, footer_at)
 }
 
