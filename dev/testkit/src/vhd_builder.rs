@@ -374,8 +374,8 @@ impl VhdBuilder {
         builder
     }
 
-    /// An empty differencing disk as Windows 10 lays it out: the parent is `C:\\vm\\parent.vhd`, and
-    /// `.\\parent.vhd` beside the child.
+    /// An empty differencing disk as Windows 10 lays it out: the parent is `C:\vm\parent.vhd`,
+    /// and `.\parent.vhd` beside the child.
     ///
     /// # Panics
     /// As [`Self::dynamic`].

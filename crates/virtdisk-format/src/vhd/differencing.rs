@@ -1,5 +1,4 @@
-//! Writing over a parent. What a block does not hold is the parent's, sector by sector, and a
-//! sector becomes the image's own in this order (V-9, V-32):
+//! Writing over a parent: how a sector becomes the image's own, in this order (V-9, V-32).
 //!   1. the block has space with an all-zeros bitmap, and its entry in the table (`allocate`):
 //!      it shows the parent everywhere
 //!   2. the data, where a 0 bit hides them
@@ -19,8 +18,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, Extents, Place, append};
 use crate::image::Ticket;
 
-/// Blocks that are zeroed between two flushes.
-const ZEROED_AT_ONCE: u64 = 64;
+/// Bytes of the disk that are zeroed between two flushes, if blocks are not larger.
+const ZEROED_AT_ONCE: u64 = 128 << 20;
 
 /// A part of one block: its number, the sector of its bitmap, and virtual bytes from start to end.
 struct Part {
@@ -73,7 +72,7 @@ impl Dynamic {
     /// Steps 3 and 4, for data that were written.
     pub(crate) fn take_over(&self, start: u64, len: u64) -> Result<()> {
         let end = self.shape.end_of_range(start, len)?;
-        self.commit.join(|| self.settle())?;
+        self.settle()?;
         self.parts(start, end, |part| self.set_bits(&part))
     }
 
@@ -85,7 +84,7 @@ impl Dynamic {
         end: u64,
     ) -> Result<()> {
         self.check_edges(start, end)?;
-        let step = self.shape.block_size.saturating_mul(ZEROED_AT_ONCE);
+        let step = self.shape.block_size.max(ZEROED_AT_ONCE);
         let mut at = start;
         while at < end {
             // Whole steps from the disk's start on, so that most pieces are whole blocks.

@@ -38,7 +38,7 @@ pub(crate) struct Dynamic {
     /// `None` where the image is not open for writing. Held while space is taken or freed.
     pub(crate) space: Option<Mutex<Space>>,
     pub(crate) refused: AtomicBool,
-    /// Makes data durable for those who are about to set bits.
+    /// All flushes while the image is open.
     pub(crate) commit: Commit,
     pub(crate) seen: Seen,
 }
@@ -213,11 +213,15 @@ impl Dynamic {
         }
     }
 
-    /// Makes everything durable; a failure says that nothing is known of what was written.
+    /// Makes everything durable, together with all who ask meanwhile. A failure says that nothing
+    /// is known of what was written; it is told once, so no flush may succeed behind it.
     pub(crate) fn settle(&self) -> Result<()> {
-        self.store
-            .flush()
-            .map_err(|error| self.refuse(Error::io("image", "cannot be made durable", error)))
+        self.commit.join(|| {
+            let cause = |error| Error::io("image", "cannot be made durable", error);
+            self.store
+                .flush()
+                .map_err(|error| self.refuse(cause(error)))
+        })
     }
 }
 
