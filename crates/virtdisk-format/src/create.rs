@@ -81,7 +81,11 @@ pub fn create(store: &dyn Store, options: &CreateOptions) -> Result<()> {
     match options.format {
         Format::Raw => raw::create(store, options),
         Format::Vhd => vhd::create(store, options),
-        Format::Vhdx => Err(crate::probe::vhdx()),
+        Format::Vhdx => Err(Error::new(
+            ErrorKind::UnsupportedFeature,
+            "image",
+            "of VHDX format is not created yet",
+        )),
         Format::Iso => Err(Error::new(
             ErrorKind::InvalidParameter,
             "image",

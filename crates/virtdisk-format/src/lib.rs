@@ -1,4 +1,4 @@
-//! What the bytes of an image say: VHD, ISO and raw.
+//! What the bytes of an image say: VHD, VHDX, ISO and raw.
 //!
 //! A format here is a map. [`Image::map`] turns a range of the virtual disk into extents of the
 //! file, [`Image::reserve`] makes place for a write, and the data itself never passes through
@@ -23,6 +23,7 @@ mod raw;
 mod run;
 mod store;
 mod vhd;
+mod vhdx;
 
 pub use create::{CreateOptions, NewParent, create};
 pub use error::{Error, ErrorKind, Result};

@@ -1,16 +1,17 @@
 //! Opening an image: which format it is, and then that format's own opening.
 //!
-//! Nothing is written unless the image is opened for writing, and then only what `vhd/open` says.
+//! Nothing is written unless the image is opened for writing, and then only what `vhd/open` and
+//! `vhdx/open` say.
 
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::facts::Format;
 use crate::image::Image;
-use crate::probe::{Content, content, probe, vhdx};
+use crate::probe::{Content, content, probe};
 use crate::store::Store;
 use crate::vhd::{self, read_footers};
-use crate::{iso, raw};
+use crate::{iso, raw, vhdx};
 
 /// Which of a VHD's two sizes is the visible one (V-2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -56,7 +57,7 @@ pub fn open(store: Arc<dyn Store>, options: &OpenOptions) -> Result<Box<dyn Imag
     };
     match format {
         Format::Vhd => open_vhd(store, options),
-        Format::Vhdx => Err(vhdx()),
+        Format::Vhdx => vhdx::open(store, options),
         Format::Iso => iso::open(store, options),
         Format::Raw => {
             let mut notices = Vec::new();
@@ -74,7 +75,11 @@ fn open_vhd(store: Arc<dyn Store>, options: &OpenOptions) -> Result<Box<dyn Imag
         return vhd::open(store, options);
     }
     match content(&*store)? {
-        Content::Vhdx => Err(vhdx()),
+        Content::Vhdx => Err(Error::new(
+            ErrorKind::FormatUnknown,
+            "image",
+            "is a VHDX and no VHD",
+        )),
         Content::Iso | Content::RawDump => Err(Error::new(
             ErrorKind::FormatUnknown,
             "image",

@@ -28,8 +28,8 @@ pub(crate) enum Content {
 /// content says nothing.
 ///
 /// # Errors
-/// `UnsupportedFeature` for what is recognised and not handled (VHDX, VHD Set, raw 2352-byte
-/// dumps), by name; `FormatUnknown` for a file that is called VHDX and is none; `InvalidFileSize`
+/// `UnsupportedFeature` for what is recognised and not handled (VHD Set, raw 2352-byte dumps), by
+/// name; `FormatUnknown` for a file that is called VHDX and is none; `InvalidFileSize`
 /// and `Io` from reading.
 pub fn probe(store: &dyn Store, extension: Option<&str>) -> Result<Format> {
     let extension = extension.unwrap_or_default().to_ascii_lowercase();
@@ -38,7 +38,7 @@ pub fn probe(store: &dyn Store, extension: Option<&str>) -> Result<Format> {
         Content::Iso => Ok(Format::Iso),
         Content::RawDump => Err(raw_dump()),
         Content::Vhdx if extension == "vhds" => Err(vhd_set()),
-        Content::Vhdx => Err(vhdx()),
+        Content::Vhdx => Ok(Format::Vhdx),
         Content::Other => by_name(&extension),
     }
 }
@@ -79,16 +79,6 @@ fn by_name(extension: &str) -> Result<Format> {
         .with_wanted("vhdxfile")),
         _ => Ok(Format::Raw),
     }
-}
-
-/// The error for VHDX.
-pub(crate) fn vhdx() -> Error {
-    Error::new(
-        ErrorKind::UnsupportedFeature,
-        "image",
-        "is a VHDX, recognised and not read yet",
-    )
-    .at(0)
 }
 
 fn vhd_set() -> Error {

@@ -109,24 +109,3 @@ fn blocks_are_added_where_windows_would_have_added_them() {
     );
     assert_eq!(bytes.len(), 0x20_3000 + (2 << 20) + 4096);
 }
-
-#[test]
-fn vhdx_of_the_corpus_are_refused_by_name() {
-    let names = [
-        ("fat-parent.vhdx", ErrorKind::UnsupportedFeature),
-        ("fat-differential.vhdx", ErrorKind::UnsupportedFeature),
-        ("ntfs-dynamic.vhdx", ErrorKind::UnsupportedFeature),
-    ];
-    let corpus = match corpus_of(&names.map(|(name, _)| name)) {
-        Ok(corpus) => corpus,
-        Err(reason) => virtdisk_testkit::skip!("{reason}"),
-    };
-    for (name, kind) in names {
-        let pages = Pages::from_bytes(&corpus.bytes(name));
-        assert_eq!(
-            refused(&pages, &named(extension(name))).kind(),
-            kind,
-            "{name}"
-        );
-    }
-}

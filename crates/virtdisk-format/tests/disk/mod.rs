@@ -89,12 +89,13 @@ impl Disk {
     /// Reads through the map.
     pub(crate) fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let extents = self.extents(offset, buf.len() as u64)?;
+        let bytes = self.image.bytes();
+        let store = bytes.as_ref().unwrap_or(&self.store);
         for extent in extents {
             let from = (extent.start - offset) as usize;
             let part = &mut buf[from..from + extent.len as usize];
             match extent.place {
-                Place::Data { file_offset } => self
-                    .store
+                Place::Data { file_offset } => store
                     .read_exact_at(part, file_offset)
                     .map_err(|error| Error::io("data", "cannot be read", error))?,
                 Place::Zero => part.fill(0),
