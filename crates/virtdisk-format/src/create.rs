@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::facts::{Format, Kind, MetadataItem};
 use crate::store::Store;
-use crate::{raw, vhd};
+use crate::{raw, vhd, vhdx};
 
 /// Bytes of a sector.
 const SECTOR: u64 = 512;
@@ -81,11 +81,7 @@ pub fn create(store: &dyn Store, options: &CreateOptions) -> Result<()> {
     match options.format {
         Format::Raw => raw::create(store, options),
         Format::Vhd => vhd::create(store, options),
-        Format::Vhdx => Err(Error::new(
-            ErrorKind::UnsupportedFeature,
-            "image",
-            "of VHDX format is not created yet",
-        )),
+        Format::Vhdx => vhdx::create(store, options),
         Format::Iso => Err(Error::new(
             ErrorKind::InvalidParameter,
             "image",

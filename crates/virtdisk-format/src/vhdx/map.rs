@@ -272,7 +272,7 @@ impl Image for Vhdx {
 
     fn flush(&self) -> Result<()> {
         match &self.writer {
-            Some(writer) => writer.flush(self),
+            Some(writer) => writer.flush(),
             None => Ok(()),
         }
     }

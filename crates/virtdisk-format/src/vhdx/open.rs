@@ -18,10 +18,12 @@ use super::locator::read_locator;
 use super::map::Vhdx;
 use super::metadata::{Metadata, content};
 use super::overlay::Overlay;
+use super::pending::Tables;
 use super::region::{Region, Regions};
 use super::replay::Plan;
 use super::scan::{MOST_ENTRIES_READING, scan};
 use super::shape::Shape;
+use super::space::Space;
 use super::territory::Territory;
 use super::writer::Writer;
 use crate::error::{Error, ErrorKind, Result};
@@ -44,8 +46,10 @@ pub(crate) fn open(store: Arc<dyn Store>, options: &OpenOptions) -> Result<Box<d
     }
     let writable = options.writable && !read_only;
     let overlay = settle(&store, &mut headers, log, writable, &mut notices)?;
+    let pending = Arc::new(Tables::new(Arc::clone(&store)));
     let tables = match &overlay {
         Some(overlay) => Arc::clone(overlay) as Arc<dyn Store>,
+        None if writable => Arc::clone(&pending) as Arc<dyn Store>,
         None => Arc::clone(&store),
     };
     let file_len = length(&*tables)?;
@@ -70,7 +74,9 @@ pub(crate) fn open(store: Arc<dyn Store>, options: &OpenOptions) -> Result<Box<d
     if writable {
         let found = scan(&bat, &territory, true, &mut notices)?;
         lengthen(&*store, &territory, found.needed_len)?;
-        writer = Some(Writer);
+        let space = Space::new(found.usage, territory.file_len());
+        let file = Arc::clone(&store);
+        writer = Some(Writer::new(file, pending, log, space, territory.file_len()));
     } else if shape.entries() <= MOST_ENTRIES_READING {
         scan(&bat, &territory, false, &mut notices)?;
     }

@@ -62,11 +62,48 @@ impl Usage {
             index as u64 * 64 + top
         })
     }
+
+    /// The first run of `count` MiBs without an owner in `from..end`.
+    pub(crate) fn find(&self, count: u64, from: u64, end: u64) -> Option<u64> {
+        let (mut start, mut mib) = (from, from);
+        while mib < end {
+            let word = usize::try_from(mib / 64).unwrap_or(usize::MAX);
+            match self.words.get(word) {
+                Some(&u64::MAX) => {
+                    mib = (mib / 64 + 1) * 64;
+                    start = mib;
+                    continue;
+                }
+                Some(_) if self.is_used(mib) => start = mib + 1,
+                Some(_) => {}
+                // Nobody owns anything from here on.
+                None => mib = end - 1,
+            }
+            mib += 1;
+            if mib - start >= count && start + count <= end {
+                return Some(start);
+            }
+        }
+        None
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn free_runs_are_found_between_owners_and_behind_them() {
+        let mut usage = Usage::default();
+        usage.claim(0, 64 * MIB).unwrap();
+        usage.claim(66 * MIB, 2 * MIB).unwrap();
+        assert_eq!(usage.find(2, 0, 400), Some(64));
+        assert_eq!(usage.find(3, 0, 400), Some(68));
+        assert_eq!(usage.find(300, 0, 400), Some(68));
+        assert_eq!(usage.find(333, 0, 400), None);
+        assert_eq!(usage.find(2, 65, 69), None);
+        assert_eq!(usage.find(1, 65, 69), Some(65));
+    }
 
     #[test]
     fn an_overlap_is_found_and_named() {

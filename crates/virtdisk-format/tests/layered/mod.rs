@@ -59,13 +59,13 @@ impl Layered {
 
     /// Reads through the map.
     pub(crate) fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let bytes = self.disk.image.bytes();
+        let store = bytes.as_ref().unwrap_or(&self.disk.store);
         for extent in self.disk.extents(offset, buf.len() as u64)? {
             let from = (extent.start - offset) as usize;
             let part = &mut buf[from..from + extent.len as usize];
             match extent.place {
-                Place::Data { file_offset } => self
-                    .disk
-                    .store
+                Place::Data { file_offset } => store
                     .read_exact_at(part, file_offset)
                     .map_err(|error| Error::io("data", "cannot be read", error))?,
                 Place::Zero => part.fill(0),
