@@ -66,8 +66,9 @@ pub trait Image: Send + Sync {
     /// Where bytes are the parent's, the range must begin and end on logical sectors.
     ///
     /// # Errors
-    /// `ReadOnly`, `OutOfRange`; `NoSpace` with nothing changed; `WritesRefused` after an earlier
-    /// metadata write failed; otherwise as [`Image::map`].
+    /// `ReadOnly`, `OutOfRange`; `InvalidParameter` where the range cuts a sector of the parent's;
+    /// `NoSpace` with nothing changed; `WritesRefused` after an earlier metadata write failed;
+    /// otherwise as [`Image::map`].
     fn reserve(&self, start: u64, len: u64, out: &mut Extents) -> Result<Ticket>;
 
     /// Says that the data of a reservation are written, not yet durable.
