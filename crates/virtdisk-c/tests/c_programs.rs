@@ -121,7 +121,8 @@ macro_rules! service {
     };
 }
 
-// R-DET-20: the page's header and library. R-HND-3, R-ATT-17, R-DET-22, R-DET-24, R-DET-25, R-INFO-1 to R-INFO-7, R-PATH-1 to R-PATH-6
+// R-DET-20: the page's header and library.
+// R-HND-3, R-ATT-17, R-DET-22, R-DET-24, R-DET-25, R-INFO-1 to R-INFO-7, R-PATH-1 to R-PATH-6
 #[test]
 fn disk_is_created_attached_written_and_detached_in_c() {
     let service = service!();

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::commit::Commit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, Extents, Place, append};
 use crate::facts::{Facts, Physical};
@@ -26,6 +27,7 @@ pub(crate) struct Run {
     check: Check,
     /// A flush failed, or the image was closed.
     refused: AtomicBool,
+    commits: Commit,
 }
 
 impl Run {
@@ -44,6 +46,7 @@ impl Run {
             facts,
             check: Box::new(check),
             refused: AtomicBool::new(false),
+            commits: Commit::default(),
         }
     }
 
@@ -121,10 +124,13 @@ impl Image for Run {
             Err(error) if error.kind() == ErrorKind::ReadOnly => return Ok(()),
             Err(error) => return Err(error),
         }
-        // The system reports lost bytes once; a later flush would say that all is well.
-        self.store.flush().map_err(|error| {
-            self.refused.store(true, Ordering::Release);
-            Error::io("image", "cannot be made durable", error)
+        // The system reports lost bytes once: a later flush, or another at the same time, would
+        // say that all is well.
+        self.commits.join(|| {
+            self.store.flush().map_err(|error| {
+                self.refused.store(true, Ordering::Release);
+                Error::io("image", "cannot be made durable", error)
+            })
         })
     }
 
