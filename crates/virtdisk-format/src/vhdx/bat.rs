@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use super::cache::{Cache, PAGE, WORDS};
+use super::cache::{Cache, PAGE_BYTES, WORDS};
 use super::layout::{
     BAT_ENTRY, FULLY_PRESENT, NOT_PRESENT, OFFSET_BITS, PARTIALLY_PRESENT, RESERVED_BITS,
     STATE_BITS,
@@ -19,6 +19,8 @@ use super::territory::Territory;
 use crate::error::{Error, Result};
 use crate::store::Store;
 
+/// Bytes of an entry, for buffers.
+const ENTRY_BYTES: usize = 8;
 /// Entries of a page.
 const PAGE_ENTRIES: u32 = 512;
 /// Bytes read at once when the whole table is gone through.
@@ -122,9 +124,9 @@ impl Bat {
     fn load(&self, page: u32, place: usize) -> Result<Entry> {
         let first = page * PAGE_ENTRIES;
         let word = self.cache.load(page, place, |words| {
-            let mut bytes = [0; PAGE as usize];
+            let mut bytes = [0; PAGE_BYTES];
             let count = PAGE_ENTRIES.min(self.shape.entries().saturating_sub(first));
-            let bytes = &mut bytes[..count as usize * BAT_ENTRY as usize];
+            let bytes = &mut bytes[..count as usize * ENTRY_BYTES];
             self.read(bytes, first)?;
             for ((word, raw), index) in words.iter_mut().zip(entries(bytes)).zip(first..) {
                 *word = self.judge(index, raw);
@@ -173,18 +175,18 @@ impl Bat {
     /// Goes through all entries that are not 0, in order, straight from the tables: number, and
     /// entry as it stands there.
     pub(crate) fn stream(&self, mut visit: impl FnMut(u32, u64) -> Result<()>) -> Result<()> {
-        const ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];
+        const ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
         const STEP: u32 = 16 * 1024;
-        const _: () = assert!(STEP as usize * BAT_ENTRY as usize == STREAM_BYTES);
+        const _: () = assert!(STEP as usize * ENTRY_BYTES == STREAM_BYTES);
         const _: () = assert!(PAGE_ENTRIES as usize == WORDS);
         let all = self.shape.entries();
-        let mut buffer = vec![0; STREAM_BYTES.min(all as usize * BAT_ENTRY as usize)];
+        let mut buffer = vec![0; STREAM_BYTES.min(all as usize * ENTRY_BYTES)];
         let mut first = 0;
         while first < all {
             let count = STEP.min(all - first);
-            let bytes = &mut buffer[..count as usize * BAT_ENTRY as usize];
+            let bytes = &mut buffer[..count as usize * ENTRY_BYTES];
             self.read(bytes, first)?;
-            for (page, start) in bytes.chunks(PAGE as usize).zip((first..).step_by(WORDS)) {
+            for (page, start) in bytes.chunks(PAGE_BYTES).zip((first..).step_by(WORDS)) {
                 if *page == ZEROS[..page.len()] {
                     continue;
                 }
@@ -201,7 +203,7 @@ impl Bat {
 }
 
 fn entries(bytes: &[u8]) -> impl Iterator<Item = u64> {
-    bytes.chunks_exact(BAT_ENTRY as usize).map(|entry| {
+    bytes.chunks_exact(ENTRY_BYTES).map(|entry| {
         entry
             .iter()
             .rev()

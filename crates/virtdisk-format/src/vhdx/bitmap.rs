@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::cache::{Cache, PAGE, WORDS};
+use super::cache::{Cache, PAGE, PAGE_BYTES, WORDS};
 use super::layout::BITMAP_BLOCK;
 use super::shape::Shape;
 use crate::error::{Error, Result};
@@ -59,7 +59,7 @@ impl Bitmaps {
         }
         self.cache.load(page, place, |words| {
             let at = bitmap.offset.saturating_add(within * PAGE);
-            let mut bytes = [0; PAGE as usize];
+            let mut bytes = [0; PAGE_BYTES];
             self.tables
                 .read_exact_at(&mut bytes, at)
                 .map_err(|error| Error::io("VHDX sector bitmap", "cannot be read", error).at(at))?;

@@ -18,6 +18,8 @@ use crate::error::Result;
 
 /// Bytes of a page.
 pub(crate) const PAGE: u64 = 4096;
+/// The same, for buffers.
+pub(crate) const PAGE_BYTES: usize = 4096;
 /// Words of a page.
 pub(crate) const WORDS: usize = 512;
 /// Most slots there are.
