@@ -20,6 +20,7 @@ pub mod rng;
 pub mod toy;
 pub mod toy_child;
 pub mod vhd_builder;
+pub mod vhdx_builder;
 
 pub use crash::{CrashImage, CrashStore};
 pub use fault::{Fault, FaultStore, Which};
