@@ -6,12 +6,14 @@
 //! not a hole. Ranges may have any alignment and are checked here, once; a write that shares a
 //! sector with bytes of the parent takes these along, while no other I/O runs.
 
-use virtdisk_format::{ErrorKind, Extents, Kind, Place};
+use std::ops::ControlFlow;
+
+use virtdisk_format::{ErrorKind, Extents, Place};
 
 use crate::disk::{Disk, Inner};
 use crate::erase::LONGEST_SECTOR;
 use crate::error::{Error, Result};
-use crate::extent::LayerExtents;
+use crate::extent::{LayerExtent, LayerExtents, Looks};
 
 impl Disk {
     /// Fills `buf` from the disk's byte `offset` on.
@@ -73,6 +75,34 @@ impl Disk {
         inner.check_long_range(start, len)?;
         let _pass = inner.pass()?;
         inner.resolve(0, start, len)
+    }
+
+    /// Goes through the extents of a range in order, until `visit` breaks off. A long range is
+    /// looked at in pieces, so that it takes little memory: neighbours may continue each other, and
+    /// what is written meanwhile may show or not. `visit` may use the disk.
+    ///
+    /// # Errors
+    /// As [`Self::extents`].
+    pub fn walk(
+        &self,
+        start: u64,
+        len: u64,
+        visit: &mut dyn FnMut(LayerExtent) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let inner = &*self.inner;
+        inner.check_long_range(start, len)?;
+        let mut looks = Looks::over(start, len);
+        while let Some((start, len)) = looks.next() {
+            let extents = {
+                let _pass = inner.pass()?;
+                inner.resolve(0, start, len)?
+            };
+            looks.had(extents.len());
+            if extents.into_iter().try_for_each(&mut *visit).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -162,7 +192,7 @@ impl Inner {
     /// Writes `buf` with the rest of the sectors at its ends, which may be a parent's. The caller
     /// has the gate alone.
     pub(crate) fn rewrite(&self, buf: &[u8], offset: u64) -> Result<()> {
-        let sector = self.sector();
+        let sector = self.sector;
         let end = offset + buf.len() as u64;
         let before = (offset % sector) as usize;
         let behind = (end.next_multiple_of(sector) - end) as usize;
@@ -180,10 +210,10 @@ impl Inner {
     /// Whether a range begins or ends inside a logical sector that is the parent's.
     #[inline]
     fn shares_sectors(&self, offset: u64, len: u64) -> Result<bool> {
-        if !self.is_differencing() || len == 0 {
+        if !self.differencing || len == 0 {
             return Ok(false);
         }
-        let sector = self.sector();
+        let sector = self.sector;
         let end = offset + len;
         let parents = |start: u64| {
             let extents = self.leaf.map(start, sector)?;
@@ -191,18 +221,6 @@ impl Inner {
         };
         let (first, last) = (offset - offset % sector, end - end % sector);
         Ok((first != offset && parents(first)?) || (last != end && parents(last)?))
-    }
-
-    /// Whether bytes of the leaf may be a parent's.
-    #[inline]
-    pub(crate) fn is_differencing(&self) -> bool {
-        self.leaf.image.facts().kind == Kind::Differencing
-    }
-
-    /// Bytes of a logical sector, of which the virtual size is a multiple.
-    #[inline]
-    pub(crate) fn sector(&self) -> u64 {
-        u64::from(self.leaf.image.facts().logical_sector_size.max(1))
     }
 
     #[inline]

@@ -32,6 +32,10 @@ pub(crate) struct Inner {
     /// Its parent, the parent's parent and so on.
     pub(crate) parents: Box<[Layer]>,
     pub(crate) size: u64,
+    /// Bytes of a logical sector, of which the size is a multiple.
+    pub(crate) sector: u64,
+    /// Bytes of the leaf may be a parent's.
+    pub(crate) differencing: bool,
     pub(crate) writable: bool,
     pub(crate) gate: RwLock<State>,
 }
@@ -130,6 +134,8 @@ impl Disk {
         Self {
             inner: Arc::new(Inner {
                 size: leaf.size,
+                sector: u64::from(facts.logical_sector_size.max(1)),
+                differencing: facts.kind == Kind::Differencing,
                 writable: writable && !facts.read_only,
                 leaf,
                 parents: parents.into(),

@@ -71,7 +71,7 @@ impl Disk {
         }
         let alone = inner.gate.write();
         inner.check_open(*alone)?;
-        if inner.is_differencing() {
+        if inner.differencing {
             let block = u64::from(inner.leaf.image.facts().block_size).max(1);
             return inner.erase(offset, len, block);
         }
@@ -118,7 +118,7 @@ impl Inner {
     /// already are given to the format, which frees what it can of them; the caller has the gate
     /// alone.
     fn erase(&self, offset: u64, len: u64, unit: u64) -> Result<()> {
-        let sector = self.sector();
+        let sector = self.sector;
         let end = offset + len;
         let from = offset.next_multiple_of(sector).min(end);
         let to = (end - end % sector).max(from);

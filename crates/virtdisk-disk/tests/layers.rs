@@ -1,6 +1,7 @@
 //! A leaf and its parents as one disk, over images that are no format.
 #![allow(clippy::unwrap_used, reason = "the set-up of a test")]
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use virtdisk_disk::{Disk, ErrorKind, Place, Store, Stored};
@@ -215,6 +216,47 @@ fn extents_say_which_layer_they_are_of() {
     assert_eq!(first.place, Place::Data { file_offset: 4608 });
     let names: Vec<String> = disk.layers().into_iter().map(|layer| layer.name).collect();
     assert_eq!(names, ["leaf", "middle", "base"]);
+}
+
+#[test]
+fn a_walk_meets_every_extent_once_and_ends_when_told() {
+    let leaf = ChildImage::new(16 * MIB, 512, 64 << 10);
+    let (parent, _) = base(&[9; 8 << 20]);
+    let disk = over(&leaf, vec![parent]);
+    // Every second sector of a part is the leaf's: more extents than one look takes.
+    for sector in (4096..20_000).step_by(2) {
+        disk.write_at(&[1; 512], sector * 512).unwrap();
+    }
+    let mut next = 100;
+    let mut extents = 0;
+    let walked = disk.walk(100, 16 * MIB - 100, &mut |extent| {
+        assert!(
+            extent.start == next && extent.len > 0,
+            "gap or overlap at {next}"
+        );
+        let (layer, zero) = match extent.start / 512 {
+            sector @ 4096..20_000 if sector % 2 == 0 => (0, false),
+            sector => (1, sector >= 16_384),
+        };
+        assert_eq!((extent.layer, extent.is_zero()), (layer, zero), "at {next}");
+        // The disk may be used meanwhile.
+        disk.read_at(&mut [0; 1], extent.start).unwrap();
+        next = extent.end();
+        extents += 1;
+        ControlFlow::Continue(())
+    });
+    walked.unwrap();
+    assert_eq!(next, 16 * MIB);
+    assert!(extents > 15_900, "{extents}");
+    let mut visits = 0;
+    let walked = disk.walk(0, 16 * MIB, &mut |_| {
+        visits += 1;
+        ControlFlow::Break(())
+    });
+    walked.unwrap();
+    assert_eq!(visits, 1);
+    let outside = disk.walk(1, 16 * MIB, &mut |_| ControlFlow::Continue(()));
+    assert_eq!(outside.unwrap_err().kind(), ErrorKind::OutOfRange);
 }
 
 #[test]
