@@ -4,14 +4,12 @@
 //! error and no more, so its sentence (file, structure, offset) goes to the log, the 1st, 2nd, 4th,
 //! 8th… of them: a broken disk that is read all day does not fill the log.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use virtdisk_disk::{Disk, Error, Place};
+use virtdisk_disk::{Disk, Error};
 
 use super::served::{Look, Served};
-
-/// How much of the map one look takes at a time, so that a large empty disk takes no memory.
-const WINDOW_BYTES: u64 = 1 << 30;
 
 /// Failures of this process so far.
 static FAILURES: AtomicU64 = AtomicU64::new(0);
@@ -52,20 +50,19 @@ impl Served for Disk {
     }
 
     fn look(&self, offset: u64, look: Look) -> Result<Option<u64>, i32> {
-        let size = self.facts().virtual_size;
-        let mut start = offset;
-        while start < size {
-            let length = (size - start).min(WINDOW_BYTES);
-            let extents = self.extents(start, length).map_err(told)?;
-            let found = extents.iter().find(|extent| match extent.place {
-                Place::Zero => look == Look::Hole,
-                Place::Data { .. } | Place::Parent => look == Look::Data,
-            });
-            if let Some(extent) = found {
-                return Ok(Some(extent.start));
-            }
-            start += length;
+        let length = self.facts().virtual_size.saturating_sub(offset);
+        if length == 0 {
+            return Ok(None);
         }
-        Ok(None)
+        let mut found = None;
+        self.walk(offset, length, &mut |extent| {
+            if extent.is_zero() != (look == Look::Hole) {
+                return ControlFlow::Continue(());
+            }
+            found = Some(extent.start);
+            ControlFlow::Break(())
+        })
+        .map_err(told)?;
+        Ok(found)
     }
 }
