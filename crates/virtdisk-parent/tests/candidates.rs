@@ -3,10 +3,11 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use tempfile::TempDir;
 use virtdisk_parent::{Candidate, Finder, Hint, HintKind, Policy, Refusal, Why, candidates};
+use virtdisk_testkit::Rng;
 
 /// `vm/child.vhd` in a folder of its own.
 struct Place {
@@ -313,4 +314,42 @@ fn a_folder_full_of_images_gives_no_endless_list() {
     assert_eq!(place.look(&[(RELATIVE, "1099.vhd")], &policy).len(), 1000);
     let found = place.found(&[(RELATIVE, "1099.vhd")], &policy);
     assert_eq!(found[0], "many/1099.vhd");
+}
+
+#[test]
+fn no_text_whatever_leads_out_of_the_trees() {
+    // S-4, S-8
+    const PARTS: [&str; 21] = [
+        "\\", "/", "..", ".", "C:", "?", "a", "A", "vm", "\0", "%2e%2e", "%5c", "file:", "//",
+        "\u{fffd}", "é", "\\\\?\\", "UNC\\", "etc", "out", " ",
+    ];
+    let mut rng = Rng::announced("no_text_whatever_leads_out_of_the_trees");
+    let place = Place::new();
+    place.file("vm/a");
+    place.file("etc");
+    symlink(place.path("etc"), place.path("vm/out")).unwrap();
+    symlink(place.path(""), place.path("vm/A")).unwrap();
+    let home = place.path("vm").canonicalize().unwrap();
+    let kinds = [
+        RELATIVE,
+        ABSOLUTE,
+        HintKind::Volume,
+        HintKind::Url,
+        HintKind::Name,
+    ];
+    let mut allowed = 0;
+    for _ in 0..20_000 {
+        let mut text: String = (0..rng.below(12)).map(|_| *rng.pick(&PARTS)).collect();
+        let kind = *rng.pick(&kinds);
+        if kind == HintKind::Url && rng.one_in(2) {
+            text.insert_str(0, "file://");
+        }
+        for path in place.allowed(&[(kind, &text)], &Policy::default()) {
+            assert!(path.starts_with(&home), "{text:?}: {}", path.display());
+            let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+            assert!(path.components().all(plain), "{text:?}: {}", path.display());
+            allowed += 1;
+        }
+    }
+    assert!(allowed > 1000, "{allowed}");
 }
