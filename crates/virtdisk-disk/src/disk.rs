@@ -11,7 +11,9 @@ use std::fs::File;
 use std::sync::Arc;
 
 use parking_lot::{RwLock, RwLockReadGuard};
-use virtdisk_format::{CreateOptions, ErrorKind, Facts, Image, Kind, OpenOptions, Store};
+use virtdisk_format::{
+    CreateOptions, ErrorKind, Facts, Image, Kind, NewParent, OpenOptions, Store,
+};
 
 use crate::chain;
 use crate::error::{Error, Result, printable};
@@ -217,6 +219,31 @@ impl Disk {
         let _pass = inner.pass()?;
         let touched = inner.leaf.image.touch();
         touched.map_err(|error| inner.leaf.error(error))
+    }
+
+    /// What a new child of this image records: the identity, and what it takes over. The
+    /// paths are those of Windows, from the child's folder and from a drive; empty ones are not
+    /// written.
+    ///
+    /// # Errors
+    /// As [`Self::read_at`]; `InvalidParameter` for an image that can have no children.
+    pub fn as_parent(&self, relative_path: &str, absolute_path: &str) -> Result<NewParent> {
+        let _pass = self.inner.pass()?;
+        let leaf = &self.inner.leaf;
+        let content_id = leaf.image.facts().content_id;
+        if content_id.is_nil() {
+            let message = "has no identity that a child could record";
+            return Err(leaf.fail(ErrorKind::InvalidParameter, "image", message));
+        }
+        let inherited = leaf.image.inherited();
+        Ok(NewParent {
+            content_id,
+            // Windows writes no time either (V-14).
+            modified_unix: 0,
+            relative_path: relative_path.to_owned(),
+            absolute_path: absolute_path.to_owned(),
+            inherited: inherited.map_err(|error| leaf.error(error))?,
+        })
     }
 
     /// How the image that was opened lies in its file, without its parents. Reads the tables: may

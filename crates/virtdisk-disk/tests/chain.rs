@@ -421,18 +421,24 @@ fn another_time_of_the_parent_is_a_notice() {
         .as_secs();
     for (stamp, notices) in [(0, 0), (changed, 0), (changed - 10, 1)] {
         let child = folder.path().join(format!("{stamp}.vhd"));
-        let parent = virtdisk_disk::NewParent {
-            content_id: id.facts().content_id,
-            modified_unix: stamp,
-            relative_path: r".\base.vhd".into(),
-            ..virtdisk_disk::NewParent::default()
-        };
+        let mut parent = id.as_parent(r".\base.vhd", "").unwrap();
+        parent.modified_unix = stamp;
         CHILD.create(&child, Some(parent));
         let layers = open(&child, false).unwrap().layers();
         let told = layers[0].facts.notices.iter();
         let told = told.filter(|notice| notice.contains("only advice")).count();
         assert_eq!(told, notices, "{:?}", layers[0].facts.notices);
     }
+}
+
+#[test]
+fn a_raw_disk_can_have_no_children() {
+    let folder = quick_folder();
+    let path = folder.path().join("raw.img");
+    fs::write(&path, [0; 512]).unwrap();
+    let disk = Disk::open(file(&path, false), "raw", &options(false)).unwrap();
+    let error = disk.as_parent("", "").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidParameter);
 }
 
 #[test]

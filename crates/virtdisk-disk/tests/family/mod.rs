@@ -69,13 +69,8 @@ impl Shape {
     pub(crate) fn create_child(self, path: &Path, parent: &Path) {
         let open = Disk::open_alone(file(parent, false), "parent", &options(false)).unwrap();
         let name = parent.file_name().unwrap().to_str().unwrap();
-        let parent = NewParent {
-            content_id: open.facts().content_id,
-            modified_unix: 0,
-            relative_path: format!(r".\{name}"),
-            absolute_path: format!(r"C:\vm\{name}"),
-            inherited: Vec::new(),
-        };
+        let parent = open.as_parent(&format!(r".\{name}"), &format!(r"C:\vm\{name}"));
+        let parent = parent.unwrap();
         self.create(path, Some(parent));
     }
 }
