@@ -136,9 +136,11 @@ impl Looks {
 
     /// The next piece, start and length.
     pub(crate) fn next(&mut self) -> Option<(u64, u64)> {
-        let len = self.end.saturating_sub(self.position).min(self.length);
         let start = self.position;
-        self.position += len;
+        let end = start.saturating_add(self.length);
+        // Whole units from the disk's start on, so that no piece ends within a sector.
+        self.position = (end - end % SHORTEST_LOOK).min(self.end);
+        let len = self.position.saturating_sub(start);
         (len > 0).then_some((start, len))
     }
 

@@ -170,13 +170,20 @@ fn a_trim_leaves_out_what_reads_zero_through_all_layers() {
 fn zeros_over_the_parents_bytes_are_stored_and_halves_of_sectors_kept() {
     // V-35, X-42
     let mut rng = Rng::announced("zeros_over_the_parents_bytes_are_stored");
-    let bytes = rng.bytes(MIB as usize);
+    let bytes = rng.bytes(8 * MIB as usize);
     for unmap in [false, true] {
-        for (offset, len) in [(0, MIB), (1, 1), (100, 5000), (4000, 200), (8192, 4096)] {
-            let leaf = ChildImage::new(MIB, 4096, 64 << 10);
+        for (offset, len) in [
+            (0, 8 * MIB),
+            (1, 1),
+            (100, 5000),
+            (4000, 200),
+            (8192, 4096),
+            (777, 7 * MIB),
+        ] {
+            let leaf = ChildImage::new(8 * MIB, 4096, 64 << 10);
             let (parent, _) = base(&bytes);
             let disk = over(&leaf, vec![parent]);
-            let mut wanted = model(&bytes, MIB);
+            let mut wanted = model(&bytes, 8 * MIB);
             disk.write_at(&[7; 5000], 2000).unwrap();
             wanted.write(&[7; 5000], 2000);
             disk.zero(offset, len, unmap).unwrap();

@@ -85,10 +85,16 @@ pub fn random_verbs(disk: &Disk, model: &mut SectorModel, rng: &mut Rng, count: 
         let from = range.start.saturating_sub(4096);
         let to = (range.end + 4096).min(size);
         let place = format!("step {step}: {verb:?} (seed {})", rng.seed());
-        assert!(
-            read(disk, from, to - from) == model.read(from, to - from),
-            "{place}"
-        );
+        let (found, wanted) = (read(disk, from, to - from), model.read(from, to - from));
+        let differs = found
+            .iter()
+            .zip(&wanted)
+            .position(|(found, wanted)| found != wanted);
+        if let Some(differs) = differs {
+            let byte = from + differs as u64;
+            let (found, wanted) = (found[differs], wanted[differs]);
+            panic!("byte {byte} is {found:#04x}, wanted {wanted:#04x} after {place}");
+        }
         // Somewhere else too: a write that lands twice is the mistake to catch.
         let elsewhere = rng.below(size);
         let len = (size - elsewhere).min(8192);
