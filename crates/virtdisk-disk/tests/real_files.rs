@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use virtdisk_disk::{CreateOptions, Disk, ErrorKind, Format, Kind, Place};
+use virtdisk_disk::{CreateOptions, Disk, ErrorKind, Format, Kind};
 use virtdisk_testkit::conformance::{self, must_agree};
 use virtdisk_testkit::corpus::{SAMPLES, corpus, sha256_of};
 use virtdisk_testkit::mounted::Mounted;
@@ -188,11 +188,6 @@ fn the_corpus_reads_as_its_hashes_say() {
     };
     for sample in SAMPLES {
         let answer = open(&corpus.path(sample.name), false);
-        if sample.name.ends_with(".vhdx") {
-            let kind = answer.err().map(|error| error.kind());
-            assert_eq!(kind, Some(ErrorKind::UnsupportedFeature), "{}", sample.name);
-            continue;
-        }
         if sample.name.contains("differential") {
             let kind = answer.err().map(|error| error.kind());
             assert_eq!(kind, Some(ErrorKind::ParentMissing), "{}", sample.name);
@@ -206,13 +201,16 @@ fn the_corpus_reads_as_its_hashes_say() {
             sample.name
         );
         if sample.virtual_size > 1 << 32 {
-            // Too long to hash: an empty disk has one extent.
+            // Too long to hash here: the one is empty, the other a swap area of which little is used.
             let extents = disk.extents(0, sample.virtual_size).unwrap();
-            assert!(
-                extents.len() == 1 && extents[0].place == Place::Zero,
-                "{}",
-                sample.name
-            );
+            let data = extents.iter().filter(|extent| !extent.is_zero());
+            let len: u64 = data.map(|extent| extent.len).sum();
+            let most = if sample.name == "hyperv-swap.vhdx" {
+                32 * MIB
+            } else {
+                0
+            };
+            assert!(len <= most, "{}: {len} bytes of data", sample.name);
             continue;
         }
         let hash = sha256_of(sample.virtual_size, |buf, offset| disk.read_at(buf, offset));
