@@ -169,6 +169,29 @@ fn a_parent_of_other_sectors_or_format_is_not_taken() {
 }
 
 #[test]
+fn a_trim_over_the_edge_of_a_block_is_in_the_log_as_a_whole() {
+    // block 1 as a whole and a part of block 2, which gets its space by that
+    let folder = quick_folder();
+    let (base, child) = (
+        folder.path().join("base.vhdx"),
+        folder.path().join("child.vhdx"),
+    );
+    BASE.create(&base, None);
+    let disk = open(&base, true).unwrap();
+    disk.write_at(&vec![7; 8 * MIB as usize], 0).unwrap();
+    disk.close().unwrap();
+    CHILD.create_child(&child, &base);
+    let disk = open(&child, true).unwrap();
+    disk.trim(MIB, MIB + 65_536).unwrap();
+    let mut model = SectorModel::from_bytes(&vec![7; 8 * MIB as usize]);
+    model.zero(MIB, MIB + 65_536);
+    must_agree(&disk, &model);
+    // As after a kill.
+    drop(disk);
+    must_agree(&open(&child, true).unwrap(), &model);
+}
+
+#[test]
 fn a_parent_with_a_log_to_replay_is_read_through_memory() {
     // P-7
     let mut rng = Rng::announced("a_parent_with_a_log_to_replay_is_read_through_memory");

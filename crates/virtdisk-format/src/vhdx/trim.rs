@@ -40,6 +40,9 @@ impl Vhdx {
             let block_end = block_start + self.shape.visible(block);
             let (from, to) = (start.max(block_start), end.min(block_end));
             if (from, to) != (block_start, block_end) || self.facts.kind == Kind::Fixed {
+                // Its own change may be of the pages that the one begun before holds copies of.
+                let begun = std::mem::replace(&mut release, Release::new(writer));
+                self.release(writer, begun)?;
                 self.zero_part(writer, block, from, to)?;
                 continue;
             }
