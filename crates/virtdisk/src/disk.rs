@@ -18,13 +18,14 @@ use uuid::Uuid;
 use crate::check;
 use crate::code::Code;
 use crate::error::{Error, Result};
-use crate::flags::{AttachFlags, DetachFlags};
+use crate::flags::{AttachFlags, DetachFlags, OpenFlags};
 use crate::frame::{
     AttachReply, AttachedDisk, DetachReply, EmptyRequest, Holder, Information, OpenAttachedRequest,
-    OpenReply, PathReply, method,
+    OpenParentRequest, OpenReply, PathReply, method,
 };
-use crate::image_file::{NewFile, must_not_exist, open_image};
+use crate::image_file::{NewFile, must_not_exist, open_image, open_to_read};
 use crate::parameters::{AttachOptions, CreateOptions, DetachOptions, OpenOptions, OpenParameters};
+use crate::parent::Search;
 use crate::path::{absolute, escaped};
 use crate::service::{Service, real_device};
 use crate::storage_type::StorageType;
@@ -83,13 +84,13 @@ impl Service {
             return Err(Error::new(Code::ERROR_NOT_SUPPORTED, message));
         }
         let file = open_image(&path, &request)?;
-        let (wire, opened) = self.begin(
-            self.connect()?,
-            method::OPEN,
-            &request,
-            &[file.as_fd()],
-            || true,
-        )?;
+        let fds = [file.as_fd()];
+        let (wire, opened) = self.begin(self.connect()?, method::OPEN, &request, &fds, || true)?;
+        let opened = match options.flags.contains(OpenFlags::CUSTOM_DIFF_CHAIN) {
+            // Its parents are added one by one.
+            true => opened,
+            false => Search::new(&path, self.parents(), options.flags).complete(&wire, opened)?,
+        };
         Ok(VirtualDisk {
             wire,
             opened: Some(opened),
@@ -105,12 +106,27 @@ impl Service {
         let request = options.request(path.to_string_lossy().into_owned());
         check::create(&request)?;
         must_not_exist(&path)?;
+        let parameters = &options.parameters;
+        let base = parameters.parent_path.as_ref();
+        let base = match base.or(parameters.source_path.as_ref()) {
+            Some(base) => Some((absolute(base)?, open_to_read(base)?)),
+            None => None,
+        };
         // Started before there is a file, so that a service that can't start costs none.
         let wire = self.connect()?;
         let new = NewFile::create(&path)?;
-        let fds = [new.file().as_fd()];
-        match self.begin(wire, method::CREATE, &request, &fds, || new.is_empty()) {
-            Ok((wire, opened)) => Ok(VirtualDisk {
+        let mut fds = vec![new.file().as_fd()];
+        fds.extend(base.as_ref().map(|(_, file)| file.as_fd()));
+        let begun = self.begin(wire, method::CREATE, &request, &fds, || new.is_empty());
+        let done = begun.and_then(|(wire, opened)| match &base {
+            Some((base, _)) => {
+                let mut search = Search::new(base, self.parents(), parameters.open_flags);
+                Ok((search.complete(&wire, opened)?, wire))
+            }
+            None => Ok((opened, wire)),
+        });
+        match done {
+            Ok((opened, wire)) => Ok(VirtualDisk {
                 wire,
                 opened: Some(opened),
             }),
@@ -160,7 +176,9 @@ impl VirtualDisk {
     /// # Errors
     /// 87 and the other codes of [`check::open`]; then those of the file: 2 or 3 missing, 5 no
     /// permission or a directory, 19 read-only file system, 123 Windows path, 0xC03A0015 not a
-    /// regular file; then the service's: what the image is not, 32 in use by another handle.
+    /// regular file; then the service's: what the image is not, 32 in use by another handle; and
+    /// of a chain 0xC03A000D parent missing, 0xC03A000E another disk lies in its place,
+    /// 0xC03A0016 parent not accessible, 0xC03A0018 a cycle, 0xC03A0019 a parent is damaged.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         Service::find().open(path, options)
     }
@@ -195,6 +213,32 @@ impl VirtualDisk {
     /// privilege.
     pub fn open_attached(device: impl AsRef<Path>) -> Result<Self> {
         Service::find().open_attached(device)
+    }
+
+    /// Gives the next parent to a handle that was opened with [`OpenFlags::CUSTOM_DIFF_CHAIN`],
+    /// child side first; nothing is written. True: the chain is complete, the disk can be attached
+    /// (R-PAR-1).
+    ///
+    /// # Errors
+    /// 87 for any other handle; 0xC03A001B for a disk without parent, 0xC03A001C when the chain is
+    /// complete already; 0xC03A000E when the file is another disk (R-PAR-2), 0xC03A0019 when it is
+    /// damaged; after these another file may be given. Those of a file as in
+    /// [`VirtualDisk::open`].
+    pub fn add_parent(&self, path: impl AsRef<Path>) -> Result<bool> {
+        let path = absolute(path.as_ref())?;
+        let file = open_to_read(&path)?;
+        let request = OpenParentRequest {
+            path: path.to_string_lossy().into_owned(),
+        };
+        let (reply, _) =
+            self.wire
+                .call::<_, OpenReply>(method::OPEN_PARENT, &request, &[file.as_fd()], 0)?;
+        match reply.need_parent {
+            Some(need) if need.rejected_code != 0 => {
+                Err(Error::new(Code(need.rejected_code), need.rejected))
+            }
+            need => Ok(need.is_none()),
+        }
     }
 
     /// Attaches the disk. The device and its partition nodes exist on return.

@@ -56,8 +56,41 @@ words! {
         /// Versions 2, 3: identity of the open.
         resiliency_guid: String,
     }
+    /// `OpenParent`, with one fd: a file that may be the parent that `OpenReply.need_parent` asks
+    /// for, opened for reading by the caller with the caller's own rights. On a handle that was
+    /// opened with CUSTOM_DIFF_CHAIN: the next parent of its chain (AddVirtualDiskParent).
+    struct OpenParentRequest {
+        /// Absolute path as the caller named it; used for its extension only.
+        path: String,
+    }
+    /// The parent that an image names and that has not been sent yet.
+    struct NeededParent {
+        /// How many parents of the chain were found: 0 asks for the leaf's own parent.
+        depth: u32,
+        /// Name of the file whose parent is missing.
+        child: String,
+        /// "vhd" or "vhdx": what the parent must be.
+        format: String,
+        /// The parent's id is one of these.
+        identities: Vec<String>,
+        /// Where it may be, in the order in which to look. Paths of another system, written by
+        /// whoever wrote the image: never to be opened as they stand.
+        hints: Vec<ParentHint>,
+        /// Why the file that was sent last is not this parent; 0 when none was sent.
+        rejected_code: u32,
+        /// The same as a sentence.
+        rejected: String,
+    }
+    /// One place where a parent may be, as its child says it.
+    struct ParentHint {
+        /// "relative", "absolute", "volume", "url" or "name".
+        kind: String,
+        /// The text.
+        text: String,
+    }
     /// `Create`, with one fd: a new, empty file opened read-write by the caller, who removes
-    /// it when the answer is a failure. The connection becomes the handle.
+    /// it when the answer is a failure; and a second one, opened for reading, when there is a
+    /// parent or a source. The connection becomes the handle.
     struct CreateRequest {
         /// Absolute path as the caller named it; its extension decides an UNKNOWN type.
         path: String,
@@ -85,9 +118,9 @@ words! {
         physical_sector_size: u32,
         /// `OPEN_VIRTUAL_DISK_FLAG` for the open that follows.
         open_flags: u32,
-        /// Parent path, empty = none.
+        /// Parent path as the caller named it, empty = none.
         parent_path: String,
-        /// Source path, empty = none.
+        /// Source path as the caller named it, empty = none.
         source_path: String,
         /// Identity of the open that follows.
         resiliency_guid: String,
@@ -137,7 +170,7 @@ words! {
         device: String,
         /// Partition nodes.
         partitions: Vec<String>,
-        /// "raw", "iso", "vhd".
+        /// "raw", "iso", "vhd", "vhdx".
         format: String,
         /// "fixed", "dynamic", "differencing".
         kind: String,
@@ -183,7 +216,7 @@ words! {
 // Answers: the interface description shows their fields at the method.
 words! {
     Type:
-    /// Answer of `Open` and `Create`.
+    /// Answer of `Open`, `Create` and `OpenParent`.
     struct OpenReply {
         /// The real device id, also when opened as UNKNOWN.
         device_id: u32,
@@ -191,6 +224,9 @@ words! {
         vendor_id: String,
         /// True when this disk is attached now.
         attached: bool,
+        /// Filled: the connection is no handle yet (with CUSTOM_DIFF_CHAIN: its chain is not
+        /// complete yet). The caller sends this parent with `OpenParent`, or closes the connection.
+        need_parent: Option<NeededParent>,
     }
     /// Answer of `Attach`. Carries one fd for a NO_LOCAL_HOST attachment: the disk as a file.
     struct AttachReply {
@@ -216,7 +252,7 @@ words! {
     struct Information {
         /// Real path of the image file.
         file: String,
-        /// "raw", "iso", "vhd".
+        /// "raw", "iso", "vhd", "vhdx".
         format: String,
         /// "fixed", "dynamic", "differencing".
         kind: String,
@@ -236,7 +272,8 @@ words! {
         sector_size: u32,
         /// Physical sector size of the virtual disk, bytes.
         physical_sector_size: u32,
-        /// The disk's unique id; all zero when the format has none.
+        /// What a child records of this image: the unique id of a VHD, the data write id of a
+        /// VHDX; all zero when the format has none.
         identifier: String,
         /// The identity that SCSI page 83 reports.
         virtual_disk_id: String,
@@ -265,6 +302,17 @@ words! {
         created: u64,
         /// What is odd about the image, though readable.
         notices: Vec<String>,
+        /// The chain is open: `parents` are the files that were found.
+        parent_resolved: bool,
+        /// Real paths of the parents, nearest first; at most those that fit a message.
+        parents: Vec<String>,
+        /// Where the image says that its parent is.
+        parent_hints: Vec<String>,
+        /// The parent's id as the image records it; empty for a disk without parent.
+        parent_identifier: String,
+        /// When the parent was changed last, as the image records it: seconds since 2000-01-01
+        /// UTC; 0 where nothing is recorded.
+        parent_timestamp: u32,
     }
     /// Answer of `ListAttached`.
     struct ListReply {
@@ -277,6 +325,8 @@ words! {
 pub mod method {
     /// [`super::OpenRequest`] → [`super::OpenReply`].
     pub const OPEN: &str = "io.virtdisk.Open";
+    /// [`super::OpenParentRequest`] → [`super::OpenReply`].
+    pub const OPEN_PARENT: &str = "io.virtdisk.OpenParent";
     /// [`super::OpenAttachedRequest`] → [`super::OpenReply`].
     pub const OPEN_ATTACHED: &str = "io.virtdisk.OpenAttached";
     /// [`super::CreateRequest`] → [`super::OpenReply`].

@@ -43,7 +43,19 @@ pub(crate) fn wants_write(request: &OpenRequest) -> bool {
 /// 123 impossible name, 0xC03A0015 not a regular file, other host errors by their table.
 pub(crate) fn open_image(path: &Path, request: &OpenRequest) -> Result<OwnedFd> {
     let write = wants_write(request);
-    let failed = |errno| open_error(path, errno, write && request.version > 1);
+    open_regular(path, write, write && request.version > 1)
+}
+
+/// Opens a parent or a source that the caller names, for reading.
+///
+/// # Errors
+/// As [`open_image`].
+pub(crate) fn open_to_read(path: &Path) -> Result<OwnedFd> {
+    open_regular(path, false, false)
+}
+
+fn open_regular(path: &Path, write: bool, read_only_helps: bool) -> Result<OwnedFd> {
+    let failed = |errno| open_error(path, errno, read_only_helps);
     regular(path, &stat(path).map_err(failed)?)?;
     let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
     let flags = access | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;

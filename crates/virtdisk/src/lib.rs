@@ -34,6 +34,7 @@ mod flags;
 pub mod frame;
 mod image_file;
 mod parameters;
+mod parent;
 mod path;
 mod program;
 mod service;
@@ -49,6 +50,7 @@ pub use parameters::{
     AttachOptions, AttachParameters, CreateOptions, CreateParameters, CreateVersion, DetachOptions,
     InUse, OpenOptions, OpenParameters,
 };
+pub use parent::ParentPolicy;
 pub use service::Service;
 pub use storage_type::StorageType;
 pub use uuid::Uuid;

@@ -25,6 +25,7 @@ use serde::de::DeserializeOwned;
 use crate::code::Code;
 use crate::error::{Error, Result};
 use crate::frame::{AttachedDisk, EmptyRequest, ListReply, SOCKET_NAME, method};
+use crate::parent::ParentPolicy;
 use crate::path::absolute;
 use crate::program::{self, Started, trusted_variable};
 use crate::wire::Wire;
@@ -46,6 +47,8 @@ static CAPTIVE: Mutex<Option<Arc<Captive>>> = Mutex::new(None);
 #[derive(Debug, Clone)]
 pub struct Service {
     place: Place,
+    /// Where the parents of differencing disks may lie.
+    parents: Arc<ParentPolicy>,
 }
 
 #[derive(Debug, Clone)]
@@ -73,17 +76,13 @@ impl Service {
     /// in programs with raised rights. Connects to nothing yet.
     #[must_use]
     pub fn find() -> Self {
-        Self {
-            place: Place::Default,
-        }
+        Self::over(Place::Default)
     }
 
     /// The service of a runtime directory, started there on demand.
     #[must_use]
     pub fn at(directory: &Path) -> Self {
-        Self {
-            place: Place::Directory(directory.to_owned()),
-        }
+        Self::over(Place::Directory(directory.to_owned()))
     }
 
     /// A new captive service, for scripts, tests and offline work. It is gone when this and all
@@ -103,9 +102,29 @@ impl Service {
     /// # Errors
     /// 1060 not installed, 1062 not startable, host errors.
     pub fn private() -> Result<Self> {
-        Ok(Self {
-            place: Place::Captive(Arc::new(Captive::start()?)),
-        })
+        Ok(Self::over(Place::Captive(Arc::new(Captive::start()?))))
+    }
+
+    fn over(place: Place) -> Self {
+        Self {
+            place,
+            parents: Arc::default(),
+        }
+    }
+
+    /// The same service; parents of differencing disks are looked for by this policy. Without it
+    /// a parent lies in the folder of the disk that was named, or below it.
+    #[must_use]
+    pub fn with_parents(self, policy: ParentPolicy) -> Self {
+        Self {
+            parents: Arc::new(policy),
+            ..self
+        }
+    }
+
+    /// Where parents may lie.
+    pub(crate) fn parents(&self) -> &ParentPolicy {
+        &self.parents
     }
 
     /// Every attached disk the caller may see, in order of attachment.

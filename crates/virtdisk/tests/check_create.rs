@@ -171,7 +171,7 @@ fn create_needs_whole_sectors() {
         ..typed(StorageType::VHDX)
     };
     assert_eq!(code(&vhdx_4k(64 * MIB + 512)), INVALID);
-    assert_eq!(code(&vhdx_4k(64 * MIB + 4096)), NOT_SUPPORTED);
+    assert_eq!(code(&vhdx_4k(64 * MIB + 4096)), 0);
 }
 
 // R-CRE-6
@@ -272,7 +272,26 @@ fn create_takes_a_parent_or_a_source_by_its_absolute_path() {
         maximum_size: 0,
         ..vhd()
     };
-    assert_eq!(code(&parent), NOT_SUPPORTED);
+    assert_eq!(code(&parent), 0);
+    for (changed, wanted) in [
+        (
+            CreateRequest {
+                flags: FIXED,
+                ..parent.clone()
+            },
+            INVALID,
+        ),
+        (
+            CreateRequest {
+                parent_path: parent.parent_path.clone(),
+                maximum_size: 0,
+                ..typed(StorageType::RAW)
+            },
+            NOT_SUPPORTED,
+        ),
+    ] {
+        assert_eq!(code(&changed), wanted);
+    }
     let both = CreateRequest {
         source_path: "/s.vhd".to_owned(),
         ..parent.clone()
@@ -309,7 +328,7 @@ fn a_copy_is_as_large_as_its_source_or_larger() {
             ..vhd()
         })
     };
-    assert_eq!(copy(0), NOT_SUPPORTED);
+    assert_eq!(copy(0), 0);
     assert_eq!(copy(512), INVALID);
     assert_eq!(source_size("/a.vhd", 0, 5 * MIB).unwrap(), 5 * MIB);
     assert_eq!(source_size("/a.vhd", 6 * MIB, 5 * MIB).unwrap(), 6 * MIB);
@@ -324,7 +343,7 @@ fn a_copy_is_as_large_as_its_source_or_larger() {
 fn create_stops_at_the_largest_size_of_the_format() {
     assert_eq!(sized(StorageType::VHD, 2040 * GIB), 0);
     assert_eq!(sized(StorageType::VHD, 2040 * GIB + 512), INVALID_SIZE);
-    assert_eq!(sized(StorageType::VHDX, 64 * 1024 * GIB), NOT_SUPPORTED);
+    assert_eq!(sized(StorageType::VHDX, 64 * 1024 * GIB), 0);
     assert_eq!(
         sized(StorageType::VHDX, 64 * 1024 * GIB + 512),
         INVALID_SIZE
@@ -348,13 +367,35 @@ fn a_vhdx_needs_version_2() {
         ..typed(StorageType::UNKNOWN)
     };
     assert_eq!(code(&by_name), INVALID);
-    assert_eq!(code(&typed(StorageType::VHDX)), NOT_SUPPORTED);
+    assert_eq!(code(&typed(StorageType::VHDX)), 0);
+}
+
+// R-CRE-18
+#[test]
+fn a_vhdx_gets_the_sector_sizes_of_windows() {
+    for ((sector_size, physical_sector_size), wanted) in [
+        ((0, 0), Ok((512, 4096))),
+        ((4096, 0), Ok((4096, 4096))),
+        ((512, 0), Ok((512, 4096))),
+        ((512, 512), Ok((512, 512))),
+        ((4096, 512), Err(INVALID)),
+    ] {
+        let request = CreateRequest {
+            sector_size,
+            physical_sector_size,
+            ..typed(StorageType::VHDX)
+        };
+        let found = geometry(&request);
+        let found = found.map(|found| (found.sector_size, found.physical_sector_size));
+        assert_eq!(found.map_err(|failure| failure.code), wanted);
+    }
 }
 
 // R-CRE-22
 #[test]
 fn an_iso_is_never_created() {
     assert_eq!(code(&typed(StorageType::ISO)), NOT_SUPPORTED);
+    assert_eq!(code(&typed(StorageType::VHDSET)), NOT_SUPPORTED);
     let by_name = CreateRequest {
         path: "/a.iso".to_owned(),
         ..typed(StorageType::UNKNOWN)

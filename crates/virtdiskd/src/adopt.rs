@@ -11,11 +11,21 @@ use std::sync::Arc;
 use virtdisk_disk::lock::Level;
 
 use crate::attachment::{Attachment, Served, Stage};
+use crate::chain::{ParentFile, Parents};
 use crate::engine::Engine;
 use crate::entry::{ImageFile, State, watch_worker};
 use crate::packet;
 use crate::record::{self, Record};
+use crate::verb::open::receive;
 use crate::worker_link::WorkerLink;
+
+/// What a worker hands over.
+struct Met {
+    link: WorkerLink,
+    image: ImageFile,
+    served: Served,
+    parents: Parents,
+}
 
 impl Engine {
     /// Takes over everything that is still attached.
@@ -40,11 +50,16 @@ impl Engine {
 
     /// Takes over one attachment.
     fn adopt_one(&self, record: Record) -> io::Result<()> {
-        let (worker, image, served) = match &record.socket {
-            None => (None, None, None),
+        let (worker, image, served, parents) = match &record.socket {
+            None => (None, None, None, Parents::new()),
             Some(socket) => {
-                let (link, image, served) = self.meet(&record, socket)?;
-                (Some(link), Some(image), Some(served))
+                let met = self.meet(&record, socket)?;
+                (
+                    Some(met.link),
+                    Some(met.image),
+                    Some(met.served),
+                    met.parents,
+                )
             }
         };
         let permanent = record.permanent && record.stage == Stage::Attached;
@@ -68,6 +83,7 @@ impl Engine {
             open: record.open,
             owner: record.owner,
             image,
+            parents,
             facts: record.facts,
             worker,
             handles: BTreeMap::new(),
@@ -82,15 +98,21 @@ impl Engine {
         Ok(())
     }
 
-    /// Meets a worker at its socket; it hands over image, connection and socket.
-    fn meet(&self, record: &Record, socket: &Path) -> io::Result<(WorkerLink, ImageFile, Served)> {
+    /// Meets a worker at its socket; it hands over image, connection, socket and parents.
+    fn meet(&self, record: &Record, socket: &Path) -> io::Result<Met> {
         let link = packet::connect(socket)?;
-        let (link, introduction, mut fds) = WorkerLink::adopt(link)?;
+        let (link, introduction, fds) = WorkerLink::adopt(link)?;
         let link = watch_worker(record.id, link, None, &self.ended())?;
-        let (Some(listener), Some(connection), Some(image)) = (fds.pop(), fds.pop(), fds.pop())
+        let mut fds = fds.into_iter();
+        let (Some(image), Some(connection), Some(listener)) = (fds.next(), fds.next(), fds.next())
         else {
             return Err(io::ErrorKind::InvalidData.into());
         };
+        let parent = |fd| match receive(fd) {
+            Ok(received) => Ok(ParentFile::adopted(received, self.registry())),
+            Err(failure) => Err(io::Error::new(io::ErrorKind::InvalidData, failure.message)),
+        };
+        let parents = fds.map(parent).collect::<io::Result<Parents>>()?;
         let image = ImageFile {
             file: Arc::new(image),
             writable: introduction.open.writable,
@@ -106,6 +128,11 @@ impl Engine {
             socket: socket.to_owned(),
             asked: introduction.serve,
         };
-        Ok((link, image, served))
+        Ok(Met {
+            link,
+            image,
+            served,
+            parents,
+        })
     }
 }

@@ -14,6 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::attachment::Stage;
 use crate::caller;
+use crate::chain::Registry;
 use crate::entry::{Ended, Entry, FileId, State};
 use crate::failure::{Result, fail};
 use crate::record;
@@ -35,6 +36,7 @@ pub struct Engine {
     pub dir: PathBuf,
     /// This process may make devices.
     pub able: bool,
+    registry: Arc<Registry>,
     ended: Ended,
 }
 
@@ -48,6 +50,7 @@ impl Engine {
                 counter: AtomicU64::new(1),
                 dir: dir.to_owned(),
                 able: caller::service_is_able(),
+                registry: Arc::default(),
                 ended: Arc::new(move |id, generation| {
                     if let Some(engine) = weak.upgrade() {
                         engine.worker_ended(id, generation);
@@ -60,6 +63,11 @@ impl Engine {
     /// Whom to tell that a worker ended.
     pub fn ended(&self) -> Ended {
         Arc::clone(&self.ended)
+    }
+
+    /// Which files are parents of something open.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
     }
 
     /// The next number for a handle or an attachment.

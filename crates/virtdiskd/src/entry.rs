@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use virtdisk_disk::lock::{self, Level};
 
 use crate::attachment::{Attachment, Stage};
+use crate::chain::{self, Parents};
 use crate::failure::{Result, system};
 use crate::handle::Handle;
 use crate::question::{Answer, ImageFacts, Open, Question};
@@ -76,6 +77,8 @@ pub struct State {
     pub owner: Owner,
     /// The image file; `None` after a broker's death until somebody opens the image again.
     pub image: Option<ImageFile>,
+    /// Its parents, nearest first; empty while a differencing image is open alone.
+    pub parents: Parents,
     /// What the image says of itself.
     pub facts: ImageFacts,
     /// The worker that has the image open.
@@ -111,10 +114,12 @@ pub fn watch_worker(
 }
 
 impl State {
-    /// Opens the image in a fresh worker; the old one, if any, is closed first.
+    /// Opens the image, with the parents that are known, in a fresh worker; the old one, if any,
+    /// is closed first.
     ///
     /// # Errors
-    /// The format's own code, or what went wrong with the worker.
+    /// The format's own code, 0xC03A000D when a parent is not known, or what went wrong with the
+    /// worker.
     pub fn open_image(&mut self, image: &ImageFile) -> Result<()> {
         if let Some(old) = self.worker.take() {
             // An image opened read-only has nothing to give back.
@@ -124,8 +129,11 @@ impl State {
             start_worker(self.id, &self.ended).map_err(|e| system("starting a worker", &e))?;
         let mut open = self.open.clone();
         open.writable = image.writable;
+        open.parents = chain::names(&self.parents);
+        let mut files = vec![image.file.as_fd()];
+        files.extend(self.parents.iter().map(|parent| parent.file()));
         let facts = link
-            .ask_facts(&Question::Open(open.clone()), image.file.as_fd())
+            .ask_facts(&Question::Open(open.clone()), &files)
             .map_err(|e| e.into_failure(&self.file))?;
         self.open = open;
         self.facts = facts;
@@ -246,6 +254,20 @@ impl State {
         {
             image.level = wanted;
         }
+        if wanted > Level::None {
+            // A parent that a handle of this service guarded may be free by now.
+            let _ = chain::lock_all(&self.parents);
+        }
+    }
+
+    /// Is every byte of the disk at hand? Not those of a differencing image that is open alone.
+    pub fn is_complete(&self) -> bool {
+        !self.is_differencing() || !self.open.alone
+    }
+
+    /// Is it a differencing image?
+    pub fn is_differencing(&self) -> bool {
+        self.facts.parent.is_some()
     }
 
     /// Is nothing left that needs this disk?

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use virtdisk::frame::OpenRequest;
-use virtdisk::{AccessMask, Code};
+use virtdisk::{AccessMask, Code, OpenFlags};
 use virtdisk_disk::lock::Level;
 
 use crate::failure::{Result, fail, hinted};
@@ -17,7 +17,7 @@ use crate::failure::{Result, fail, hinted};
 const QUIET: AccessMask = AccessMask::DETACH.union(AccessMask::GET_INFO);
 
 /// One open handle of a disk.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Handle {
     /// What it may do.
     pub rights: AccessMask,
@@ -63,6 +63,22 @@ impl Handle {
         } else {
             Level::None
         }
+    }
+
+    /// Does it do without parents (R-OPEN-14), or bring them itself later (R-PAR-1)?
+    pub fn is_alone(&self) -> bool {
+        let flags = OpenFlags::from_bits_truncate(self.flags);
+        flags.intersects(OpenFlags::NO_PARENTS | OpenFlags::CUSTOM_DIFF_CHAIN)
+    }
+
+    /// Does its holder supply the chain?
+    pub fn is_custom(&self) -> bool {
+        OpenFlags::from_bits_truncate(self.flags).contains(OpenFlags::CUSTOM_DIFF_CHAIN)
+    }
+
+    /// Was it opened to leave the parents out?
+    pub fn refuses_parents(&self) -> bool {
+        OpenFlags::from_bits_truncate(self.flags).contains(OpenFlags::NO_PARENTS)
     }
 }
 

@@ -16,10 +16,10 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Longest packet, bytes.
-const PACKET_LIMIT_BYTES: usize = 64 * 1024;
-/// Most descriptors in one packet.
-const FD_LIMIT: usize = 4;
+/// Longest packet, bytes: below what a socket takes at once by default.
+const PACKET_LIMIT_BYTES: usize = 176 * 1024;
+/// Most descriptors in one packet: what the kernel takes (`SCM_MAX_FD`).
+const FD_LIMIT: usize = 253;
 
 /// Sends one message with its descriptors.
 ///

@@ -27,7 +27,7 @@ pub fn storage_type(device_id: u32, vendor: &str) -> Result<StorageType> {
 /// The format to open as; `None` probes the content (R-PROV-1).
 ///
 /// # Errors
-/// 0xC03A0014 when no provider claims the type, 50 for a format that is not read yet.
+/// 0xC03A0014 when no provider claims the type, 50 for a VHD Set.
 pub fn format_to_open(storage_type: StorageType, path: &str) -> Result<Option<&'static str>> {
     if storage_type == StorageType::UNKNOWN {
         return Ok(None);
@@ -48,7 +48,7 @@ pub fn format_to_create(storage_type: StorageType, path: &str) -> Result<&'stati
         None => Err(hinted(
             Code::ERROR_VIRTDISK_PROVIDER_NOT_FOUND,
             format!("{path}: the extension names no format"),
-            "name the file .vhd, .img or .raw, or give the format",
+            "name the file .vhd, .vhdx, .img or .raw, or give the format",
         )),
     }
 }
@@ -57,12 +57,9 @@ pub fn format_to_create(storage_type: StorageType, path: &str) -> Result<&'stati
 fn named(storage_type: StorageType, path: &str) -> Result<&'static str> {
     match storage_type {
         StorageType::VHD => Ok("vhd"),
+        StorageType::VHDX => Ok("vhdx"),
         StorageType::ISO => Ok("iso"),
         StorageType::RAW => Ok("raw"),
-        StorageType::VHDX => Err(fail(
-            Code::ERROR_NOT_SUPPORTED,
-            format!("{path}: VHDX is not read or made by this version"),
-        )),
         StorageType::VHDSET => Err(hinted(
             Code::ERROR_NOT_SUPPORTED,
             format!("{path}: the format of a VHD Set file is not published"),
@@ -82,6 +79,7 @@ fn named(storage_type: StorageType, path: &str) -> Result<&'static str> {
 pub fn type_of(format: &str) -> StorageType {
     match format {
         "vhd" => StorageType::VHD,
+        "vhdx" => StorageType::VHDX,
         "iso" => StorageType::ISO,
         "raw" => StorageType::RAW,
         _ => StorageType::UNKNOWN,
@@ -108,6 +106,11 @@ mod tests {
             format_to_create(StorageType::UNKNOWN, "/a/b.img").unwrap(),
             "raw"
         );
+        assert_eq!(
+            format_to_create(StorageType::UNKNOWN, "/a/b.avhdx").unwrap(),
+            "vhdx"
+        );
+        assert_eq!(type_of("vhdx"), StorageType::VHDX);
     }
 
     // R-PROV-4

@@ -4,15 +4,32 @@
 //! are for messages only; descriptors travel beside the packet.
 
 use serde::{Deserialize, Serialize};
-use virtdisk_disk::{Facts, Format, Kind};
+use virtdisk_disk::{Facts, Format, HintKind, Kind, ParentLink};
+
+/// Most parents of one disk: with the image, the FUSE connection and the socket they fit into one
+/// packet.
+pub const PARENTS_LIMIT: usize = 248;
+/// Room for the names of all parents in one packet, bytes.
+const NAMES_LIMIT_BYTES: usize = 16 * 1024;
+/// Most hints about one parent, and the longest of them: no path of Linux is longer.
+const HINTS_LIMIT: usize = 16;
+const HINT_LIMIT_BYTES: usize = 4096;
 
 /// A question to a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Question {
-    /// Open the image that comes along as the one descriptor.
+    /// Open the image that comes along as the first descriptor; its parents follow, nearest first.
     Open(Open),
-    /// Write a new image into the empty file that comes along.
+    /// Open the image that comes along, for reading, and ask for one parent after the other: each
+    /// `Answer::NeedParent` is followed by a `Parent`. Answers the facts once all are there.
+    Resolve(Open),
+    /// To `Answer::NeedParent`: the file that comes along may be that parent.
+    Parent(String),
+    /// Write a new image into the empty file that comes along first. The parent or the source
+    /// follows, then the source's parents.
     Create(Create),
+    /// The disk's bytes will be written around the worker, straight in the file.
+    Touch,
     /// The partition table of the open disk.
     Partitions,
     /// Serve the open disk on the FUSE connection that comes along as the first descriptor;
@@ -35,10 +52,16 @@ pub struct Open {
     pub name: String,
     /// File name extension, lower case, without the dot.
     pub extension: Option<String>,
-    /// Only this format ("raw", "iso", "vhd"); `None` probes.
+    /// Only this format ("raw", "iso", "vhd", "vhdx"); `None` probes.
     pub format: Option<String>,
     /// Open for writing.
     pub writable: bool,
+    /// A differencing image is opened without its parents: their bytes can't be read.
+    #[serde(default)]
+    pub alone: bool,
+    /// Names of the parents that come along.
+    #[serde(default)]
+    pub parents: Vec<String>,
 }
 
 /// See [`Question::Create`].
@@ -46,18 +69,47 @@ pub struct Open {
 pub struct Create {
     /// For messages.
     pub name: String,
-    /// "raw" or "vhd".
+    /// "raw", "vhd" or "vhdx".
     pub format: String,
     /// True: all space allocated.
     pub fixed: bool,
     /// Fixed, but space is not reserved.
     pub sparse: bool,
-    /// Bytes.
+    /// Bytes; 0 with a parent; at least the source's size, or 0 for just that.
     pub virtual_size: u64,
     /// Bytes, 0 = default.
     pub block_size: u32,
+    /// Logical sector in bytes, 0 = default.
+    pub sector_size: u32,
+    /// Physical sector in bytes, 0 = default.
+    pub physical_sector_size: u32,
     /// Unique id, nil = random.
     pub identifier: uuid::Uuid,
+    /// The disk that the new one is made from.
+    pub base: Option<Base>,
+}
+
+/// The disk that a new one is made from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Base {
+    /// How it is opened, with its parents.
+    pub open: Open,
+    /// What becomes of it.
+    pub use_as: UseAs,
+}
+
+/// What becomes of the disk that a new one is made from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum UseAs {
+    /// The new disk's parent.
+    Parent {
+        /// Its path as the new image says it: relative, with backslashes.
+        relative_path: String,
+        /// The new disk takes over its metadata.
+        inherit: bool,
+    },
+    /// Its bytes are copied.
+    Source,
 }
 
 /// See [`Question::Serve`].
@@ -76,7 +128,7 @@ pub struct Serve {
 /// The facts of an open image, as they cross the link.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 pub struct ImageFacts {
-    /// "raw", "iso", "vhd".
+    /// "raw", "iso", "vhd", "vhdx".
     pub format: String,
     /// "fixed", "dynamic", "differencing".
     pub kind: String,
@@ -102,6 +154,42 @@ pub struct ImageFacts {
     pub notices: Vec<String>,
     /// The disk is one run of the file from this offset.
     pub direct: Option<u64>,
+    /// What a child records of this image; nil when the format has no such id.
+    #[serde(default)]
+    pub content_id: uuid::Uuid,
+    /// What a differencing image says of its parent.
+    #[serde(default)]
+    pub parent: Option<Link>,
+}
+
+/// What a differencing image says of its parent, as it crosses the link.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Link {
+    /// The parent's id is one of these.
+    pub identities: Vec<uuid::Uuid>,
+    /// When the parent was changed last, seconds since 1970.
+    pub modified: Option<u64>,
+    /// Where it may be: kind and text.
+    pub hints: Vec<(String, String)>,
+}
+
+impl Link {
+    /// Copies what the lower floor says; hints that are no path of Windows or longer than any of
+    /// Linux are left out.
+    pub fn new(link: &ParentLink) -> Self {
+        let hints = link
+            .hints
+            .iter()
+            .filter(|hint| hint.text.len() <= HINT_LIMIT_BYTES)
+            .filter(|hint| !hint.text.chars().any(char::is_control))
+            .take(HINTS_LIMIT)
+            .map(|hint| (hint_word(hint.kind).to_owned(), hint.text.clone()));
+        Self {
+            identities: link.identities.clone(),
+            modified: link.modified_unix,
+            hints: hints.collect(),
+        }
+    }
 }
 
 impl ImageFacts {
@@ -121,6 +209,8 @@ impl ImageFacts {
             created: 0,
             notices: Vec::new(),
             direct: None,
+            content_id: uuid::Uuid::nil(),
+            parent: None,
         }
     }
 
@@ -140,6 +230,8 @@ impl ImageFacts {
             created: facts.created_unix,
             notices: facts.notices.clone(),
             direct,
+            content_id: facts.content_id,
+            parent: facts.parent.as_ref().map(Link::new),
         }
     }
 }
@@ -170,6 +262,19 @@ pub struct PartitionEntry {
     pub length: u64,
 }
 
+/// See [`Answer::NeedParent`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NeedParent {
+    /// Parents found so far.
+    pub depth: u32,
+    /// "vhd" or "vhdx".
+    pub format: String,
+    /// What the child says of it.
+    pub link: Link,
+    /// Why the file that was sent last is not it.
+    pub rejected: Option<Refusal>,
+}
+
 /// Why a worker says no.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Refusal {
@@ -184,8 +289,10 @@ pub struct Refusal {
 pub enum Answer {
     /// Done, nothing to tell.
     Done,
-    /// To `Open` and `Create`.
-    Facts(ImageFacts),
+    /// To `Open`, and at the end of `Resolve`.
+    Facts(Box<ImageFacts>),
+    /// During `Resolve`; a `Parent` follows.
+    NeedParent(NeedParent),
     /// To `Partitions`.
     Partitions(Vec<PartitionEntry>),
     /// To `Physical`.
@@ -195,7 +302,7 @@ pub enum Answer {
 }
 
 /// First packet of a worker to a broker that found it through its listening socket; the image,
-/// the FUSE connection and the listening socket come along, in this order.
+/// the FUSE connection, the listening socket and the parents come along, in this order.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Introduction {
     /// What was asked with `Open`.
@@ -206,6 +313,28 @@ pub struct Introduction {
     pub serve: Serve,
     /// Process id.
     pub pid: u32,
+}
+
+/// Names of parents as they fit into a packet: the end of each.
+pub fn fitting<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> Vec<String> {
+    let room = NAMES_LIMIT_BYTES / names.len().max(1);
+    let fit = |name: &'a str| {
+        let from = name.len().saturating_sub(room);
+        let from = (from..=name.len()).find(|at| name.is_char_boundary(*at));
+        name.get(from.unwrap_or(0)..).unwrap_or(name).to_owned()
+    };
+    names.map(fit).collect()
+}
+
+/// The word for what a hint is.
+fn hint_word(kind: HintKind) -> &'static str {
+    match kind {
+        HintKind::Relative => "relative",
+        HintKind::Absolute => "absolute",
+        HintKind::Volume => "volume",
+        HintKind::Url => "url",
+        HintKind::Name => "name",
+    }
 }
 
 /// The word for a format.

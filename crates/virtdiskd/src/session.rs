@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use virtdisk::Code;
 use virtdisk::frame::{
     AttachReply, AttachRequest, AttachedDisk, CreateRequest, DetachReply, DetachRequest,
-    EmptyRequest, Failure, Holder, Information, ListReply, OpenAttachedRequest, OpenReply,
-    OpenRequest, PathReply,
+    EmptyRequest, Failure, Holder, Information, ListReply, NeededParent, OpenAttachedRequest,
+    OpenParentRequest, OpenReply, OpenRequest, ParentHint, PathReply,
 };
 use zlink::connection::socket::FetchPeerCredentials;
 use zlink::{ReadyListener, Server};
@@ -26,6 +26,7 @@ use crate::caller::Caller;
 use crate::engine::{Engine, HandleId, no_handle};
 use crate::failure::fail;
 use crate::limited::Limited;
+use crate::verb::parent::{Opened, Pending, receive_parent};
 
 /// The interface's only error.
 #[derive(Debug, Clone, PartialEq, zlink::ReplyError, zlink::introspect::ReplyError)]
@@ -73,6 +74,8 @@ pub struct Session {
     engine: Arc<Engine>,
     caller: Caller,
     handle: Option<HandleId>,
+    /// An open that waits for a parent.
+    pending: Option<Pending>,
 }
 
 impl Drop for Session {
@@ -112,13 +115,27 @@ impl Session {
 
     /// A connection has one handle at most.
     fn refuse_second(&self) -> Answer<()> {
-        match self.handle {
-            None => Ok(()),
-            Some(_) => Err(fail(
-                Code::ERROR_BAD_COMMAND,
-                "this connection is a handle already; open another connection",
-            )
-            .into()),
+        if self.handle.is_none() && self.pending.is_none() {
+            return Ok(());
+        }
+        Err(fail(
+            Code::ERROR_BAD_COMMAND,
+            "this connection is a handle already; open another connection",
+        )
+        .into())
+    }
+
+    /// Keeps what an open became.
+    fn keep(&mut self, opened: Opened) -> OpenReply {
+        match opened {
+            Opened::Handle(handle, reply) => {
+                self.handle = Some(handle);
+                reply
+            }
+            Opened::Pending(pending, reply) => {
+                self.pending = Some(pending);
+                reply
+            }
         }
     }
 }
@@ -142,8 +159,8 @@ fn one(mut fds: Vec<OwnedFd>) -> Answer<OwnedFd> {
     version = env!("CARGO_PKG_VERSION"),
     url = "https://github.com/virtdisk/virtdisk",
     types = [
-        OpenRequest, OpenAttachedRequest, CreateRequest, AttachRequest, DetachRequest,
-        EmptyRequest, AttachedDisk, Holder
+        OpenRequest, OpenParentRequest, OpenAttachedRequest, CreateRequest, AttachRequest,
+        DetachRequest, EmptyRequest, AttachedDisk, Holder, NeededParent, ParentHint
     ]
 )]
 impl Session {
@@ -154,11 +171,29 @@ impl Session {
     ) -> Result<OpenReply, SessionError> {
         self.refuse_second()?;
         let fd = one(fds)?;
-        let (handle, reply) = self
+        let opened = self
             .block(move |engine, _| engine.open(&request, fd))
             .await?;
-        self.handle = Some(handle);
-        Ok(reply)
+        Ok(self.keep(opened))
+    }
+
+    async fn open_parent(
+        &mut self,
+        request: OpenParentRequest,
+        #[zlink(fds)] fds: Vec<OwnedFd>,
+    ) -> Result<OpenReply, SessionError> {
+        let _ = request;
+        let fd = one(fds)?;
+        // What is no image file at all leaves the open as it is.
+        let file = self.block(move |_, _| receive_parent(fd)).await?;
+        let pending = match self.pending.take() {
+            Some(pending) => pending,
+            None => Pending::of(self.handle()?),
+        };
+        let opened = self
+            .block(move |engine, _| engine.open_parent(pending, file))
+            .await?;
+        Ok(self.keep(opened))
     }
 
     async fn open_attached(
@@ -179,12 +214,10 @@ impl Session {
         #[zlink(fds)] fds: Vec<OwnedFd>,
     ) -> Result<OpenReply, SessionError> {
         self.refuse_second()?;
-        let fd = one(fds)?;
-        let (handle, reply) = self
-            .block(move |engine, _| engine.create(&request, fd))
+        let opened = self
+            .block(move |engine, _| engine.create(&request, fds))
             .await?;
-        self.handle = Some(handle);
-        Ok(reply)
+        Ok(self.keep(opened))
     }
 
     #[zlink(return_fds)]
@@ -257,6 +290,7 @@ pub async fn serve(engine: Arc<Engine>, stream: UnixStream) -> anyhow::Result<()
         engine,
         caller,
         handle: None,
+        pending: None,
     };
     Server::new(ReadyListener::new(Limited::new(stream)), session)
         .run()

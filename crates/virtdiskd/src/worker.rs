@@ -11,15 +11,16 @@ use std::thread::JoinHandle;
 
 use virtdisk::Code;
 use virtdisk_device::fuse::Server;
-use virtdisk_disk::{CreateOptions, Disk, Kind, OpenOptions, partition};
+use virtdisk_disk::{Disk, partition};
 
 use crate::code_map::code_of_kind;
 use crate::packet;
+use crate::parents::Asked;
 use crate::question::{
-    Answer, Create, ImageFacts, Introduction, Open, PartitionEntry, PhysicalAnswer, Question,
-    Refusal, Serve, format_of,
+    Answer, ImageFacts, Introduction, Open, PartitionEntry, PhysicalAnswer, Question, Refusal,
+    Serve,
 };
-use crate::sandbox;
+use crate::{make, sandbox};
 
 /// Threads that serve one disk.
 const SERVING_THREADS: usize = 2;
@@ -52,8 +53,9 @@ struct Worker {
 /// The open image.
 struct OpenImage {
     disk: Disk,
-    /// The same open file, to hand to the next broker.
+    /// The same open files, to hand to the next broker.
     file: File,
+    parents: Vec<OwnedFd>,
     asked: Open,
     facts: ImageFacts,
 }
@@ -122,11 +124,12 @@ impl Worker {
                 serve: serving.asked.clone(),
                 pid: std::process::id(),
             };
-            let fds = [
+            let mut fds = vec![
                 image.file.as_fd(),
                 serving.connection.as_fd(),
                 serving.listener.as_fd(),
             ];
+            fds.extend(image.parents.iter().map(AsFd::as_fd));
             if packet::send(link.as_fd(), &introduction, &fds).is_ok() {
                 return Ok(Some(link));
             }
@@ -136,8 +139,23 @@ impl Worker {
     /// Answers one question.
     fn answer(&mut self, question: Question, mut fds: Vec<OwnedFd>) -> Result<Answer, Refusal> {
         match question {
-            Question::Open(asked) => self.open(asked, take(&mut fds)?),
-            Question::Create(asked) => create(&asked, take(&mut fds)?),
+            Question::Open(asked) => {
+                let file = take(&mut fds)?;
+                self.open(asked, file, fds)
+            }
+            Question::Resolve(asked) => self.resolve(&asked, take(&mut fds)?),
+            // Only `resolve` has a use for it.
+            Question::Parent(name) => Err(Refusal {
+                code: Code::ERROR_BAD_COMMAND.0,
+                message: format!("{name}: no parent is asked for"),
+            }),
+            Question::Create(asked) => make::create(&asked, fds),
+            Question::Touch => self
+                .image()?
+                .disk
+                .touch()
+                .map_err(|e| refusal(&e))
+                .map(done),
             Question::Partitions => self.partitions(),
             Question::Serve(asked) => {
                 let connection = take(&mut fds)?;
@@ -161,25 +179,34 @@ impl Worker {
         }
     }
 
-    /// Opens the image.
-    fn open(&mut self, asked: Open, fd: OwnedFd) -> Result<Answer, Refusal> {
+    /// Opens the image, with its parents.
+    fn open(&mut self, asked: Open, fd: OwnedFd, parents: Vec<OwnedFd>) -> Result<Answer, Refusal> {
         let file = File::from(fd);
-        let copy = file.try_clone().map_err(|e| trouble(&asked.name, &e))?;
-        let options = OpenOptions {
-            writable: asked.writable,
-            format: asked.format.as_deref().and_then(format_of),
-            extension: asked.extension.clone(),
-            ..OpenOptions::default()
-        };
-        let disk = Disk::open(file, &asked.name, &options).map_err(|e| refusal(&e))?;
+        let copy = |file: &OwnedFd| file.try_clone();
+        let copies: io::Result<Vec<OwnedFd>> = parents.iter().map(copy).collect();
+        let copies = copies.map_err(|e| trouble(&asked.name, &e))?;
+        let same = file.try_clone().map_err(|e| trouble(&asked.name, &e))?;
+        let disk = make::open(&asked, file, parents)?;
         let facts = ImageFacts::new(disk.facts(), disk.direct());
         self.open = Some(OpenImage {
             disk,
-            file: copy,
+            file: same,
+            parents: copies,
             asked,
             facts: facts.clone(),
         });
-        Ok(Answer::Facts(facts))
+        Ok(Answer::Facts(Box::new(facts)))
+    }
+
+    /// Opens the image for reading, asks for its parents one by one, and lets all go again.
+    fn resolve(&self, asked: &Open, fd: OwnedFd) -> Result<Answer, Refusal> {
+        let link = self.link.as_ref().ok_or_else(|| lacks("broker"))?;
+        let mut gate = Asked { link };
+        let options = make::options(asked);
+        let disk = Disk::open_with(File::from(fd), &asked.name, &options, &mut gate)
+            .map_err(|e| refusal(&e))?;
+        let facts = ImageFacts::new(disk.facts(), disk.direct());
+        Ok(Answer::Facts(Box::new(facts)))
     }
 
     /// The partition table of the open disk.
@@ -262,46 +289,20 @@ impl Worker {
 
     /// The open image.
     fn image(&self) -> Result<&OpenImage, Refusal> {
-        self.open.as_ref().ok_or_else(|| Refusal {
-            code: Code::ERROR_BAD_COMMAND.0,
-            message: "the worker has no image open".to_owned(),
-        })
+        self.open.as_ref().ok_or_else(|| lacks("image open"))
     }
 }
 
-/// Writes a new image.
-fn create(asked: &Create, fd: OwnedFd) -> Result<Answer, Refusal> {
-    let Some(format) = format_of(&asked.format) else {
-        return Err(Refusal {
-            code: Code::ERROR_NOT_SUPPORTED.0,
-            message: format!("{}: images of this format are not made here", asked.name),
-        });
-    };
-    let created_unix = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs());
-    let options = CreateOptions {
-        format,
-        kind: if asked.fixed {
-            Kind::Fixed
-        } else {
-            Kind::Dynamic
-        },
-        virtual_size: asked.virtual_size,
-        block_size: asked.block_size,
-        identifier: (!asked.identifier.is_nil()).then_some(asked.identifier),
-        created_unix,
-        sparse: asked.sparse,
-        logical_sector_size: 0,
-        physical_sector_size: 0,
-        parent: None,
-    };
-    Disk::create(File::from(fd), &asked.name, &options).map_err(|e| refusal(&e))?;
-    Ok(Answer::Done)
+/// What was asked needs something that is not there.
+fn lacks(what: &str) -> Refusal {
+    Refusal {
+        code: Code::ERROR_BAD_COMMAND.0,
+        message: format!("the worker has no {what}"),
+    }
 }
 
 /// The next descriptor.
-fn take(fds: &mut Vec<OwnedFd>) -> Result<OwnedFd, Refusal> {
+pub fn take(fds: &mut Vec<OwnedFd>) -> Result<OwnedFd, Refusal> {
     if fds.is_empty() {
         return Err(Refusal {
             code: Code::ERROR_INVALID_PARAMETER.0,
@@ -317,7 +318,7 @@ fn done((): ()) -> Answer {
 }
 
 /// A refusal from what the disk says.
-fn refusal(error: &virtdisk_disk::Error) -> Refusal {
+pub fn refusal(error: &virtdisk_disk::Error) -> Refusal {
     let mut message = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -331,7 +332,7 @@ fn refusal(error: &virtdisk_disk::Error) -> Refusal {
 }
 
 /// A refusal from what the operating system says.
-fn trouble(name: &str, error: &io::Error) -> Refusal {
+pub fn trouble(name: &str, error: &io::Error) -> Refusal {
     Refusal {
         code: crate::code_map::code_of_io(error).0,
         message: format!("{name}: {error}"),

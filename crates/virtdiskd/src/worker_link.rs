@@ -23,6 +23,8 @@ use crate::question::{Answer, ImageFacts, Introduction, Question, Refusal};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest time making data durable, or writing a fixed image, may take.
 const LONG_PATIENCE: Duration = Duration::from_secs(3600);
+/// Longest time a copy may take.
+const COPY_PATIENCE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Longest time a worker may take to end.
 const END_PATIENCE: Duration = Duration::from_secs(10);
@@ -74,7 +76,7 @@ impl WorkerLink {
     pub fn adopt(link: OwnedFd) -> io::Result<(Self, Introduction, Vec<OwnedFd>)> {
         packet::wait_readable(link.as_fd(), PATIENCE)?;
         match packet::receive::<Introduction>(link.as_fd())? {
-            Some((introduction, fds)) if fds.len() == 3 => {
+            Some((introduction, fds)) if fds.len() >= 3 => {
                 Ok((Self::over(link, introduction.pid), introduction, fds))
             }
             _ => Err(io::Error::new(
@@ -141,7 +143,10 @@ impl WorkerLink {
     /// See [`NoAnswer`].
     pub fn ask(&self, question: &Question, fds: &[BorrowedFd<'_>]) -> Result<Answer, NoAnswer> {
         let patience = match question {
-            Question::Flush | Question::Close | Question::Create(_) => LONG_PATIENCE,
+            Question::Flush | Question::Close => LONG_PATIENCE,
+            // A copy takes as long as it takes.
+            Question::Create(create) if create.base.is_some() => COPY_PATIENCE,
+            Question::Create(_) => LONG_PATIENCE,
             _ => PATIENCE,
         };
         let answer = packet::send(self.link.as_fd(), question, fds)
@@ -165,10 +170,10 @@ impl WorkerLink {
     pub fn ask_facts(
         &self,
         question: &Question,
-        image: BorrowedFd<'_>,
+        files: &[BorrowedFd<'_>],
     ) -> Result<ImageFacts, NoAnswer> {
-        match self.ask(question, &[image])? {
-            Answer::Facts(facts) => Ok(facts),
+        match self.ask(question, files)? {
+            Answer::Facts(facts) => Ok(*facts),
             other => Err(self.nonsense(&other)),
         }
     }

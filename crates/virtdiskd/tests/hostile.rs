@@ -285,3 +285,136 @@ fn a_file_that_shrinks_while_attached_gives_errors() {
     assert!(code >= 0xC03A_0001, "its footer is gone: {code:#x}");
     assert!(is_bound(&device));
 }
+
+/// A connection with a call and its files.
+fn send(stream: &UnixStream, method: &str, request: serde_json::Value, files: &[&File]) {
+    let call = serde_json::json!({
+        "method": format!("io.virtdisk.{method}"), "parameters": { "request": request },
+    });
+    let bytes = [serde_json::to_vec(&call).unwrap(), vec![0]].concat();
+    let fds: Vec<_> = files.iter().map(std::os::fd::AsFd::as_fd).collect();
+    let mut space = vec![std::mem::MaybeUninit::uninit(); 1024];
+    let mut ancillary = rustix::net::SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        ancillary.push(rustix::net::SendAncillaryMessage::ScmRights(&fds));
+    }
+    let iov = [std::io::IoSlice::new(&bytes)];
+    let flags = rustix::net::SendFlags::empty();
+    rustix::net::sendmsg(stream, &iov, &mut ancillary, flags).unwrap();
+}
+
+/// The next answer on a connection.
+fn hear(mut stream: &UnixStream) -> serde_json::Value {
+    let (mut answer, mut byte) = (Vec::new(), [0]);
+    while stream.read(&mut byte).is_ok_and(|n| n == 1) && byte[0] != 0 {
+        answer.push(byte[0]);
+    }
+    serde_json::from_slice(&answer).unwrap()
+}
+
+/// The code of a failure, 0 for an answer.
+fn code(answer: &serde_json::Value) -> u64 {
+    answer["parameters"]["code"].as_u64().unwrap_or(0)
+}
+
+/// A child whose parent lies elsewhere: base, child.
+fn child_without_parent(host: &Host) -> (std::path::PathBuf, std::path::PathBuf) {
+    drop(host.dynamic("base.vhd", 8 * MIB));
+    let parameters = virtdisk::CreateParameters {
+        parent_path: Some(host.path("base.vhd")),
+        ..virtdisk::CreateParameters::default()
+    };
+    let options = virtdisk::CreateOptions {
+        parameters,
+        ..virtdisk::CreateOptions::default()
+    };
+    let child = host.path("child.vhd");
+    drop(host.service().create(&child, &options).unwrap());
+    wait_for("the workers to end", || host.workers().is_empty());
+    let away = host.path("away");
+    fs::rename(host.path("base.vhd"), &away).unwrap();
+    (away, child)
+}
+
+fn open_request(image: &Path) -> serde_json::Value {
+    serde_json::json!({
+        "path": image, "device_id": 0,
+        "vendor_id": "00000000-0000-0000-0000-000000000000",
+        "access_mask": 0x000D_0000, "flags": 0, "version": 1, "rw_depth": 1,
+        "get_info_only": false, "read_only": false,
+        "resiliency_guid": "00000000-0000-0000-0000-000000000000",
+    })
+}
+
+// Whatever is sent as a parent, an open goes on until it has the right one, or ends with its
+// connection.
+#[test]
+fn an_open_that_waits_for_a_parent_takes_it_and_nothing_else() {
+    let host = host!();
+    let (base, child) = child_without_parent(&host);
+    let (leaf, base) = (File::open(child).unwrap(), File::open(base).unwrap());
+    let null = File::open("/dev/null").unwrap();
+    let garbage = host.path("garbage");
+    fs::write(&garbage, vec![7; 1 << 20]).unwrap();
+    let garbage = File::open(garbage).unwrap();
+    let parent = serde_json::json!({ "path": "/anything" });
+    let open = open_request(&host.path("child.vhd"));
+
+    let stream = connect(&host);
+    let say = |method: &str, request: &serde_json::Value, files: &[&File]| {
+        send(&stream, method, request.clone(), files);
+        hear(&stream)
+    };
+    assert_eq!(code(&say("OpenParent", &parent, &[&base])), 87);
+    let asked = say("Open", &open, &[&leaf]);
+    let need = &asked["parameters"]["need_parent"];
+    assert_eq!(
+        (need["depth"].as_u64(), need["format"].as_str()),
+        (Some(0), Some("vhd"))
+    );
+    assert_eq!(code(&say("Open", &open, &[&leaf])), 22);
+    assert_eq!(
+        code(&say("GetInformation", &serde_json::json!({}), &[])),
+        87
+    );
+    assert_eq!(code(&say("OpenParent", &parent, &[])), 87);
+    assert_eq!(code(&say("OpenParent", &parent, &[&null])), 0xC03A_0015);
+    for (file, wanted) in [
+        (&garbage, 0xC03A_0001),
+        (&leaf, 0xC03A_0018),
+        (&garbage, 0xC03A_0001),
+    ] {
+        let answer = say("OpenParent", &parent, &[file]);
+        let need = &answer["parameters"]["need_parent"];
+        assert_eq!(need["depth"].as_u64(), Some(0), "{answer}");
+        assert_eq!(need["rejected_code"].as_u64(), Some(wanted), "{answer}");
+    }
+    let opened = say("OpenParent", &parent, &[&base]);
+    assert!(opened["parameters"]["need_parent"].is_null(), "{opened}");
+    let facts = say("GetInformation", &serde_json::json!({}), &[]);
+    assert_eq!(facts["parameters"]["parent_resolved"].as_bool(), Some(true));
+    assert_eq!(code(&say("OpenParent", &parent, &[&base])), 87);
+}
+
+#[test]
+fn a_caller_who_never_sends_the_parent_leaves_nothing_behind() {
+    let host = host!();
+    let (base, child) = child_without_parent(&host);
+    let leaf = File::open(&child).unwrap();
+    let before = descriptors(&host);
+    let open = open_request(&child);
+    let waiting: Vec<UnixStream> = (0..20)
+        .map(|_| {
+            let stream = connect(&host);
+            send(&stream, "Open", open.clone(), &[&leaf]);
+            assert!(hear(&stream)["parameters"]["need_parent"].is_object());
+            stream
+        })
+        .collect();
+    // They keep nobody from the disk.
+    fs::rename(&base, host.path("base.vhd")).unwrap();
+    drop(host.open("child.vhd", AccessMask::ALL).unwrap());
+    drop(waiting);
+    wait_for("the workers to end", || host.workers().is_empty());
+    wait_for("descriptors to be closed", || descriptors(&host) <= before);
+}

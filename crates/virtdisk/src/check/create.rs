@@ -1,8 +1,8 @@
 //! Argument rules of a create: version, mask, flags, type, paths, sector and block sizes, size.
 //!
 //! Sizes are bytes. Limits of VHD and VHDX are those of the CreateVirtualDisk page and the format
-//! sheet; a raw image (our own vendor) only needs whole sectors of 512 bytes. Parents, sources and
-//! VHDX pass every rule and are then refused with 50: this version doesn't write them.
+//! sheet; a raw image (our own vendor) only needs whole sectors of 512 bytes. What only the parent
+//! or the source can answer (size, sector sizes, format) is left to the service.
 
 use std::path::Path;
 
@@ -40,11 +40,11 @@ pub struct Geometry {
 
 /// Arguments of a create: version (R-CRE-1), mask against version (R-CRE-2), mask and flags
 /// (R-CRE-3), type (R-CRE-22, R-PROV-5, R-CRE-17), paths (R-CRE-9), sector and block sizes
-/// (R-CRE-7), size (R-CRE-4, R-CRE-5, R-CRE-15), then what is not offered yet (50).
+/// (R-CRE-7), size (R-CRE-4, R-CRE-5, R-CRE-15), then what is never made (50).
 ///
 /// # Errors
 /// 87; 0xC03A0014 for a type or extension that no provider knows; 0xC03A0012 above the format's
-/// maximum; 50 for ISO, VHDX, VHD Set, a parent or a source.
+/// maximum; 50 for ISO, VHD Set, and a parent of a raw image.
 pub fn create(request: &CreateRequest) -> Checked {
     let path = &request.path;
     not_empty(path)?;
@@ -79,7 +79,7 @@ pub fn create(request: &CreateRequest) -> Checked {
         ));
     }
     let storage_type = create_type(request)?;
-    paths(request)?;
+    paths(request, storage_type)?;
     let geometry = geometry(request)?;
     if request.parent_path.is_empty() {
         size(request, storage_type, geometry.sector_size)?;
@@ -156,17 +156,21 @@ pub fn geometry(request: &CreateRequest) -> Checked<Geometry> {
         size if !is_fixed(request.flags) && is_vhdx_block(size) => size,
         size => return Err(bad_size(request, "block size", size)),
     };
+    let sector_size = match request.sector_size {
+        0 => 512,
+        size => size,
+    };
+    let physical_sector_size = match request.physical_sector_size {
+        0 => 4096,
+        size if size < sector_size => {
+            return Err(bad_size(request, "physical sector size", size));
+        }
+        size => size,
+    };
     Ok(Geometry {
         block_size,
-        sector_size: if request.sector_size == 0 {
-            512
-        } else {
-            request.sector_size
-        },
-        physical_sector_size: match request.physical_sector_size {
-            0 => 4096,
-            size => size,
-        },
+        sector_size,
+        physical_sector_size,
     })
 }
 
@@ -211,8 +215,8 @@ pub fn source_size(path: &str, maximum_size: u64, source_size: u64) -> Checked<u
     }
 }
 
-/// Parent and source (R-CRE-9).
-fn paths(request: &CreateRequest) -> Checked {
+/// Parent and source (R-CRE-9). A disk with a parent is never fixed, and a raw image has none.
+fn paths(request: &CreateRequest, storage_type: StorageType) -> Checked {
     let path = &request.path;
     let (parent, source) = (&request.parent_path, &request.source_path);
     if !parent.is_empty() && !source.is_empty() {
@@ -223,6 +227,13 @@ fn paths(request: &CreateRequest) -> Checked {
             path,
             "a disk with a parent has the parent's size; ask for 0",
         ));
+    }
+    if !parent.is_empty() && is_fixed(request.flags) {
+        return Err(invalid(path, "a disk with a parent can't be fixed"));
+    }
+    if !parent.is_empty() && storage_type == StorageType::RAW {
+        let what = "a raw image can't have a parent";
+        return Err(failure(Code::ERROR_NOT_SUPPORTED, path, what));
     }
     for other in [parent, source] {
         if !other.is_empty() && !other.starts_with('/') {
@@ -262,18 +273,13 @@ fn size(request: &CreateRequest, storage_type: StorageType, sector_size: u32) ->
     Ok(())
 }
 
-/// What passes every rule and can't be made by this version.
+/// What passes every rule and can't be made: the layout of a VHD Set is not published.
 fn offered(request: &CreateRequest, storage_type: StorageType) -> Checked {
-    let what = if [StorageType::VHDX, StorageType::VHDSET].contains(&storage_type) {
-        "VHDX and VHD Set images can't be created yet"
-    } else if !request.parent_path.is_empty() {
-        "differencing disks can't be created yet"
-    } else if !request.source_path.is_empty() {
-        "a disk can't be created as a copy yet"
-    } else {
-        return Ok(());
-    };
-    Err(failure(Code::ERROR_NOT_SUPPORTED, &request.path, what))
+    if storage_type == StorageType::VHDSET {
+        let what = "VHD Set images can't be created";
+        return Err(failure(Code::ERROR_NOT_SUPPORTED, &request.path, what));
+    }
+    Ok(())
 }
 
 fn is_vhdx_block(size: u32) -> bool {

@@ -21,7 +21,7 @@ use crate::caller::Caller;
 use crate::engine::{Engine, HandleId};
 use crate::entry::{ImageFile, State};
 use crate::failure::{Result, fail, hinted, system};
-use crate::handle;
+use crate::handle::{self, Handle};
 use crate::question::{Answer, Question, Serve};
 use crate::security::{self, NodeOwner};
 use crate::{packet, record};
@@ -63,6 +63,7 @@ impl Engine {
             let image = writable_image(state, &plan, id)?;
             let flags = state.handles.get(&id.number).map_or(0, |h| h.flags);
             super::open::refuse_host(&state.file, image.file.as_fd(), flags)?;
+            touch(state, &plan)?;
             let made = if plan.flags.contains(AttachFlags::NO_LOCAL_HOST) {
                 self.attach_without_host(state, &plan, id)
             } else {
@@ -116,6 +117,7 @@ impl Engine {
                 format!("{name}: already attached by {who} as {}", now.path()),
             ));
         }
+        self.refuse_chain(state, handle, read_only)?;
         if flags.intersects(NOT_ON_LINUX) {
             return Err(fail(
                 Code::ERROR_NOT_SUPPORTED,
@@ -145,6 +147,28 @@ impl Engine {
             restricted,
             owner,
         })
+    }
+
+    /// A chain must be complete (R-OPEN-14, R-PAR-1), and what others build upon may not change
+    /// under them.
+    fn refuse_chain(&self, state: &State, handle: &Handle, read_only: bool) -> Result<()> {
+        let name = &state.file;
+        let without = state.is_differencing() && handle.refuses_parents();
+        if without || !state.is_complete() {
+            return Err(hinted(
+                Code::ERROR_VHD_INVALID_STATE,
+                format!("{name}: was opened without its parents"),
+                "open it with them, or add them with AddVirtualDiskParent",
+            ));
+        }
+        if !read_only && self.registry().contains(state.id) {
+            return Err(hinted(
+                Code::ERROR_SHARING_VIOLATION,
+                format!("{name}: is the parent of a disk that is open"),
+                "attach it with READ_ONLY, or close the disks that are made of it",
+            ));
+        }
+        Ok(())
     }
 
     /// R-PRV-1: the caller's privilege, and this service's own.
@@ -393,6 +417,16 @@ fn writable_image(state: &mut State, plan: &Plan, id: HandleId) -> Result<ImageF
             format!("{}: the image is not open for writing", state.file),
         )),
     }
+}
+
+/// Writes to a direct attachment go around the worker: whoever compares ids must see that the
+/// data are others now.
+fn touch(state: &mut State, plan: &Plan) -> Result<()> {
+    let host = !plan.flags.contains(AttachFlags::NO_LOCAL_HOST);
+    if host && !plan.read_only && state.facts.direct.is_some() {
+        state.ask(&Question::Touch)?;
+    }
+    Ok(())
 }
 
 /// An attachment before its nodes are finished.

@@ -12,8 +12,14 @@ use virtdisk_disk::host;
 use crate::engine::{Engine, HandleId};
 use crate::entry::State;
 use crate::failure::{Result, fail, system};
+use crate::handle::{self, Handle};
+use crate::provider;
 use crate::question::{Answer, PhysicalAnswer, Question};
-use crate::{handle, provider};
+
+/// 2000-01-01 UTC in seconds since 1970.
+const EPOCH_2000: u64 = 946_684_800;
+/// Room for the names of parents in an answer, bytes.
+const PARENTS_ROOM_BYTES: usize = 32 * 1024;
 
 impl Engine {
     /// The device path of an attached disk.
@@ -51,14 +57,28 @@ impl Engine {
             };
             let host = host::inspect(file.as_fd())
                 .map_err(|e| system(&format!("{}: statx", state.file), &e))?;
-            Ok(assemble(state, &physical, &host))
+            let refused = state.handles.get(&id.number);
+            let refused = refused.is_some_and(Handle::refuses_parents);
+            Ok(assemble(state, &physical, &host, !refused))
         })
     }
 }
 
-/// Puts the facts together.
-fn assemble(state: &State, physical: &PhysicalAnswer, host: &host::HostFile) -> Information {
+/// Puts the facts together. `resolves`: the handle was not opened to leave the parents out.
+fn assemble(
+    state: &State,
+    physical: &PhysicalAnswer,
+    host: &host::HostFile,
+    resolves: bool,
+) -> Information {
     let facts = &state.facts;
+    let link = facts.parent.as_ref();
+    let parent_resolved = link.is_some() && resolves && state.is_complete();
+    // What a child records is what Windows calls the identifier (R-CRE-10).
+    let identifier = match facts.content_id {
+        id if id.is_nil() => facts.identifier,
+        id => id,
+    };
     let storage_type = provider::type_of(&facts.format);
     let device = state
         .attachment
@@ -77,21 +97,51 @@ fn assemble(state: &State, physical: &PhysicalAnswer, host: &host::HostFile) -> 
         block_size: facts.block_size,
         sector_size: facts.sector_size,
         physical_sector_size: facts.physical_sector_size,
-        identifier: facts.identifier.to_string(),
+        identifier: identifier.to_string(),
         virtual_disk_id: facts.identifier.to_string(),
         subtype: facts.subtype,
         is_4k_aligned: physical.aligned_4k,
         host_logical_sector_size: host.logical_sector,
         host_physical_sector_size: host.physical_sector,
         is_remote: host.remote,
-        fragmentation: physical.fragmentation,
+        // The question is not for differencing disks (R-INFO-7).
+        fragmentation: physical.fragmentation.filter(|_| link.is_none()),
         smallest_safe_size: physical.smallest_safe_size,
         is_loaded: state.attachment.is_some(),
         device,
         creator: facts.creator.clone(),
         created: facts.created,
         notices: facts.notices.clone(),
+        parent_resolved,
+        parents: match parent_resolved {
+            true => parents(state),
+            false => Vec::new(),
+        },
+        parent_hints: link.map_or_else(Vec::new, |link| {
+            link.hints.iter().map(|(_, text)| text.clone()).collect()
+        }),
+        parent_identifier: link
+            .and_then(|link| link.identities.first())
+            .map_or_else(String::new, ToString::to_string),
+        parent_timestamp: link.and_then(|link| link.modified).map_or(0, since_2000),
     }
+}
+
+/// The files of the chain, nearest first, as many as fit into a message.
+fn parents(state: &State) -> Vec<String> {
+    let mut room = PARENTS_ROOM_BYTES;
+    let names = state.parents.iter().map(|parent| parent.name());
+    let fitting = names.take_while(|name| {
+        let fits = name.len() <= room;
+        room = room.saturating_sub(name.len());
+        fits
+    });
+    fitting.map(str::to_owned).collect()
+}
+
+/// The time of a VHD: seconds since 2000-01-01 UTC.
+fn since_2000(unix: u64) -> u32 {
+    u32::try_from(unix.saturating_sub(EPOCH_2000)).unwrap_or(u32::MAX)
 }
 
 /// R-INFO-1.

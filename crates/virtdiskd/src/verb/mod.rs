@@ -9,3 +9,4 @@ pub mod detach;
 pub mod information;
 pub mod list;
 pub mod open;
+pub mod parent;

@@ -2,7 +2,8 @@
 //!
 //! The service opens no path. It checks that the descriptor is what an image can be, which disk
 //! it is (device and inode), whether the open may stand beside the others, takes the lock that
-//! the rights need, and has a worker read the image.
+//! the rights need, and has a worker read the image. An image whose parents are not known yet
+//! makes a pending open, see `parent.rs`.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -15,15 +16,19 @@ use virtdisk_disk::host::{self, HostFile};
 use virtdisk_disk::lock::{self, Level};
 
 use crate::caller::Caller;
+use crate::chain::{self, Parents};
 use crate::engine::{Engine, HandleId};
 use crate::entry::{FileId, ImageFile, Owner, State};
 use crate::failure::{Result, fail, hinted, system};
 use crate::handle::{self, AttachedNow, Handle};
 use crate::provider;
 use crate::question::{ImageFacts, Open};
+use crate::resolve::Resolving;
+
+use super::parent::{Goal, Opened};
 
 /// What a descriptor turned out to be.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Received {
     /// The open file.
     pub file: Arc<OwnedFd>,
@@ -37,12 +42,23 @@ pub struct Received {
     pub writable: bool,
 }
 
+/// A handle on its way to a disk.
+#[derive(Debug)]
+pub struct Entrant {
+    /// The image.
+    pub received: Received,
+    /// How it is opened, where nobody has it open yet.
+    pub open: Open,
+    /// The handle.
+    pub handle: Handle,
+}
+
 impl Engine {
     /// Opens a handle on the image that `fd` is.
     ///
     /// # Errors
     /// Rules R-OPEN of the API sheet.
-    pub fn open(&self, request: &OpenRequest, fd: OwnedFd) -> Result<(HandleId, OpenReply)> {
+    pub fn open(&self, request: &OpenRequest, fd: OwnedFd) -> Result<Opened> {
         virtdisk::check::open(request)?;
         let received = receive(fd)?;
         let storage_type = provider::storage_type(request.device_id, &request.vendor_id)?;
@@ -70,28 +86,46 @@ impl Engine {
             extension: extension(&request.path),
             format: format.map(str::to_owned),
             writable: false,
+            alone: false,
+            parents: Vec::new(),
         };
-        self.enter(received, open, handle)
+        let entrant = Entrant {
+            received,
+            open,
+            handle,
+        };
+        match self.enter(&entrant, &Parents::new()) {
+            Err(failure) if failure.code == Code::ERROR_VHD_PARENT_VHD_NOT_FOUND.0 => {
+                let Entrant { received, open, .. } = &entrant;
+                let progress = Resolving::begin(received.id, &received.file, open)?;
+                self.go_on(progress, Goal::Open(entrant))
+            }
+            entered => entered.map(|(id, reply)| Opened::Handle(id, reply)),
+        }
     }
 
-    /// Puts a handle on a disk, which is opened first when it is not.
+    /// Puts a handle on a disk, which is opened first when it is not, with these parents.
     pub(super) fn enter(
         &self,
-        received: Received,
-        open: Open,
-        handle: Handle,
+        entrant: &Entrant,
+        parents: &Parents,
     ) -> Result<(HandleId, OpenReply)> {
+        let Entrant {
+            received,
+            open,
+            handle,
+        } = entrant;
         loop {
-            let entry = self.find_or_insert(received.id, || self.blank(&received, &open));
+            let entry = self.find_or_insert(received.id, || self.blank(received, open));
             let mut state = entry.state.lock();
             if state.gone {
                 continue;
             }
             self.notice(&mut state);
-            let answer = admit(&mut state, &received, &open, &handle);
+            let answer = admit(&mut state, entrant, parents);
             let answer = answer.map(|()| {
                 let number = self.next_number();
-                state.handles.insert(number, handle);
+                state.handles.insert(number, handle.clone());
                 let reply = opened(&state);
                 (
                     HandleId {
@@ -170,6 +204,7 @@ impl Engine {
             open: open.clone(),
             owner: received.owner,
             image: None,
+            parents: Parents::new(),
             facts: ImageFacts::blank(),
             worker: None,
             handles: std::collections::BTreeMap::new(),
@@ -179,7 +214,12 @@ impl Engine {
 }
 
 /// Lets a handle in: sharing, locks, and the image open as the handle needs it.
-fn admit(state: &mut State, received: &Received, open: &Open, handle: &Handle) -> Result<()> {
+fn admit(state: &mut State, entrant: &Entrant, parents: &Parents) -> Result<()> {
+    let Entrant {
+        received,
+        open,
+        handle,
+    } = entrant;
     let now = state.attachment.as_ref().map(|a| AttachedNow {
         read_only: a.read_only,
         permanent: a.permanent,
@@ -193,28 +233,64 @@ fn admit(state: &mut State, received: &Received, open: &Open, handle: &Handle) -
         return admit_beside_attachment(state, received);
     }
     let level = handle.level();
+    let alone = handle.is_alone();
     if let Some(image) = &state.image
         && (image.writable || !handle.writes)
         && level <= image.level
         && state.worker.is_some()
+        && (alone || state.is_complete())
     {
         return Ok(());
     }
     let writable = handle.writes || state.image.as_ref().is_some_and(|i| i.writable);
-    let image = if handle.writes || state.image.is_none() {
-        ImageFile {
-            file: Arc::clone(&received.file),
-            writable,
-            level: Level::None,
-        }
-    } else {
-        state.image.clone().unwrap_or(ImageFile {
-            file: Arc::clone(&received.file),
-            writable,
-            level: Level::None,
-        })
+    let same = state.image.clone().filter(|_| !handle.writes);
+    let image = same.unwrap_or(ImageFile {
+        file: Arc::clone(&received.file),
+        writable,
+        level: Level::None,
+    });
+    // What is complete stays so, whoever comes.
+    let complete = state.image.is_some() && state.is_complete();
+    let chain = match (complete, alone) {
+        (true, _) => None,
+        (false, true) => Some((true, Parents::new())),
+        (false, false) => Some((false, parents.clone())),
     };
-    move_lock(state, image, level, open)
+    with_chain(state, chain, |state, again| {
+        move_lock(state, image, level, open, again)
+    })
+}
+
+/// Does `work` with other parents, whether alone and which; takes them back when it fails. `work`
+/// is told whether the image has to be opened again for them.
+fn with_chain(
+    state: &mut State,
+    chain: Option<(bool, Parents)>,
+    work: impl FnOnce(&mut State, bool) -> Result<()>,
+) -> Result<()> {
+    let Some((alone, parents)) = chain else {
+        return work(state, false);
+    };
+    let again = state.open.alone != alone;
+    let before = (
+        std::mem::replace(&mut state.open.alone, alone),
+        std::mem::replace(&mut state.parents, parents),
+    );
+    work(state, again).inspect_err(|_| (state.open.alone, state.parents) = before)
+}
+
+/// Gives a disk that is open alone its parents.
+///
+/// # Errors
+/// 32 when somebody writes to one of them, and what the format says.
+pub fn complete(state: &mut State, parents: Parents) -> Result<()> {
+    let Some(image) = state.image.clone() else {
+        return Err(crate::engine::no_handle());
+    };
+    let (open, level) = (state.open.clone(), image.level);
+    with_chain(state, Some((false, parents)), |state, again| {
+        move_lock(state, image, level, &open, again)
+    })
 }
 
 /// Has the image served from `file`, which is open for writing.
@@ -228,11 +304,17 @@ pub fn use_writable(state: &mut State, file: Arc<OwnedFd>) -> Result<()> {
         level: Level::None,
     };
     let open = state.open.clone();
-    move_lock(state, image, Level::Write, &open)
+    move_lock(state, image, Level::Write, &open, false)
 }
 
 /// Moves the lock to the file that serves from now on, and opens the image there.
-fn move_lock(state: &mut State, mut image: ImageFile, level: Level, open: &Open) -> Result<()> {
+fn move_lock(
+    state: &mut State,
+    mut image: ImageFile,
+    level: Level,
+    open: &Open,
+    again: bool,
+) -> Result<()> {
     let old = state.image.clone();
     let level = old.as_ref().map_or(level, |o| level.max(o.level));
     let same = old
@@ -242,7 +324,7 @@ fn move_lock(state: &mut State, mut image: ImageFile, level: Level, open: &Open)
     if let Some(old) = old.as_ref().filter(|_| !same) {
         let _ = lock::release(old.file.as_fd());
     }
-    let done = lock_and_open(state, &mut image, (held, level), open);
+    let done = lock_and_open(state, &mut image, (held, level), open, again);
     match done {
         Ok(()) => state.image = Some(image),
         Err(_) => {
@@ -254,12 +336,14 @@ fn move_lock(state: &mut State, mut image: ImageFile, level: Level, open: &Open)
     done
 }
 
-/// Changes the lock of `image` from one level to another, and opens it where the worker has not.
+/// Changes the locks of `image` and its parents from one level to another, and opens it where the
+/// worker has not, or has it with other parents.
 fn lock_and_open(
     state: &mut State,
     image: &mut ImageFile,
     (held, level): (Level, Level),
     open: &Open,
+    again: bool,
 ) -> Result<()> {
     lock::change(image.file.as_fd(), held, level).map_err(|conflict| {
         hinted(
@@ -269,19 +353,26 @@ fn lock_and_open(
         )
     })?;
     image.level = level;
+    let give_back = |image: &ImageFile| {
+        let _ = lock::change(image.file.as_fd(), level, held);
+    };
+    if level > Level::None {
+        chain::lock_all(&state.parents).inspect_err(|_| give_back(image))?;
+    }
     let open_elsewhere = state
         .image
         .as_ref()
         .is_none_or(|i| !Arc::ptr_eq(&i.file, &image.file));
-    if state.worker.is_some() && !open_elsewhere {
+    if state.worker.is_some() && !open_elsewhere && !again {
         return Ok(());
     }
     if state.image.is_none() {
-        state.open = open.clone();
+        state.open = Open {
+            alone: state.open.alone,
+            ..open.clone()
+        };
     }
-    state.open_image(image).inspect_err(|_| {
-        let _ = lock::change(image.file.as_fd(), level, held);
-    })
+    state.open_image(image).inspect_err(|_| give_back(image))
 }
 
 /// An attached disk keeps its image file; a service that adopted it may lack one.
@@ -310,12 +401,13 @@ fn same_format(state: &State, open: &Open) -> Result<()> {
 }
 
 /// The answer to an open.
-fn opened(state: &State) -> OpenReply {
+pub(super) fn opened(state: &State) -> OpenReply {
     let storage_type = provider::type_of(&state.facts.format);
     OpenReply {
         device_id: storage_type.device_id,
         vendor_id: storage_type.vendor_id.to_string(),
         attached: state.attachment.is_some(),
+        need_parent: None,
     }
 }
 
