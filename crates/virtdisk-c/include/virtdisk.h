@@ -39,6 +39,16 @@ extern "C" {
  * ERROR_VIRTDISK_NOT_VIRTUAL_DISK    not a regular file
  * ERROR_VIRTDISK_PROVIDER_NOT_FOUND  no provider for this type
  * ERROR_VHD_...                 what is wrong with the image
+ *
+ * The parents of a differencing disk are looked for as the disk names them, in its own folder and
+ * below, and opened with the caller's own rights for reading. OPEN_VIRTUAL_DISK_FLAG_NO_PARENTS
+ * leaves them out, OPEN_VIRTUAL_DISK_FLAG_CUSTOM_DIFF_CHAIN leaves them to AddVirtualDiskParent.
+ *
+ * ERROR_VHD_PARENT_VHD_NOT_FOUND              no file where the parent should be
+ * ERROR_VHD_CHILD_PARENT_ID_MISMATCH          another disk is there
+ * ERROR_VHD_PARENT_VHD_ACCESS_DENIED          no permission
+ * ERROR_VHD_DIFFERENCING_CHAIN_CYCLE_DETECTED
+ * ERROR_VHD_DIFFERENCING_CHAIN_ERROR_IN_PARENT  a parent is damaged
  */
 DWORD WINAPI OpenVirtualDisk(const VIRTUAL_STORAGE_TYPE *VirtualStorageType, PCWSTR Path,
                              VIRTUAL_DISK_ACCESS_MASK VirtualDiskAccessMask,
@@ -54,13 +64,17 @@ DWORD WINAPI OpenVirtualDiskA(const VIRTUAL_STORAGE_TYPE *VirtualStorageType, PC
  * and no file is left behind on failure.
  *
  * SecurityDescriptor must be NULL or an empty descriptor (SDDL text in the A function: NULL or
- * ""): the file gets the mode that the umask gives. Parents and sources are not supported.
+ * ""): the file gets the mode that the umask gives.
+ *
+ * ParentPath makes a differencing disk, SourcePath a copy; both are absolute paths, of files that
+ * the caller may read. Errors of their chains are those of OpenVirtualDisk.
  *
  * ERROR_FILE_EXISTS             the name is taken
  * ERROR_INVALID_PARAMETER       mask, flags, version, sizes
  * ERROR_VHD_INVALID_SIZE        larger than the format allows
  * ERROR_DISK_FULL
- * ERROR_NOT_SUPPORTED           ISO, VHDX, VHD Set, a parent, a source, a descriptor
+ * ERROR_VHD_INVALID_TYPE        the parent is of another format
+ * ERROR_NOT_SUPPORTED           ISO, VHD Set, a descriptor with contents
  */
 DWORD WINAPI CreateVirtualDisk(const VIRTUAL_STORAGE_TYPE *VirtualStorageType, PCWSTR Path,
                                VIRTUAL_DISK_ACCESS_MASK VirtualDiskAccessMask,
@@ -76,6 +90,21 @@ DWORD WINAPI CreateVirtualDiskA(const VIRTUAL_STORAGE_TYPE *VirtualStorageType, 
                                 OVERLAPPED *Overlapped, HANDLE *Handle);
 
 /*
+ * Gives the next parent to a disk that was opened with OPEN_VIRTUAL_DISK_FLAG_CUSTOM_DIFF_CHAIN,
+ * child side first, until the disk without parent is reached. Nothing is written. The disk can be
+ * attached when its chain is complete. After a refusal another file may be given.
+ *
+ * ERROR_INVALID_PARAMETER       the handle was opened without that flag
+ * ERROR_FILE_NOT_FOUND, ERROR_PATH_NOT_FOUND, ERROR_ACCESS_DENIED
+ * ERROR_VHD_CHILD_PARENT_ID_MISMATCH  the file is another disk
+ * ERROR_VHD_INVALID_TYPE        the disk has no parent
+ * ERROR_VHD_INVALID_STATE       the chain is complete
+ * ERROR_SHARING_VIOLATION       somebody writes to the parent
+ */
+DWORD WINAPI AddVirtualDiskParent(HANDLE VirtualDiskHandle, PCWSTR ParentPath);
+DWORD WINAPI AddVirtualDiskParentA(HANDLE VirtualDiskHandle, PCSTR ParentPath);
+
+/*
  * Attaches the disk: on return its block device and the nodes of its partitions exist. Parameters
  * NULL means version 1.
  *
@@ -87,6 +116,7 @@ DWORD WINAPI CreateVirtualDiskA(const VIRTUAL_STORAGE_TYPE *VirtualStorageType, 
  * ERROR_BAD_COMMAND             attached by this handle
  * ERROR_PRIVILEGE_NOT_HELD      neither CAP_SYS_ADMIN nor the group virtdisk
  * ERROR_VIRTUAL_DISK_LIMITATION the image file is compressed or encrypted
+ * ERROR_VHD_INVALID_STATE       a parent is missing
  */
 DWORD WINAPI AttachVirtualDisk(HANDLE VirtualDiskHandle, PSECURITY_DESCRIPTOR SecurityDescriptor,
                                ATTACH_VIRTUAL_DISK_FLAG Flags, ULONG ProviderSpecificFlags,
@@ -138,7 +168,7 @@ DWORD WINAPI GetAllAttachedVirtualDiskPhysicalPathsA(PULONG PathsBufferSizeInByt
  * buffer and is changed only by ERROR_INSUFFICIENT_BUFFER, to the size needed; SizeUsed may be
  * NULL. Bytes needed: SIZE 32; IDENTIFIER, PARENT_IDENTIFIER, VIRTUAL_DISK_ID 24;
  * VIRTUAL_STORAGE_TYPE 28; PHYSICAL_DISK 20; SMALLEST_SAFE_VIRTUAL_SIZE 16; CHANGE_TRACKING_STATE
- * 18; every other class 12.
+ * 18; PARENT_LOCATION 12 and the text; every other class 12.
  *
  * ERROR_INVALID_PARAMETER       unknown class
  * ERROR_ACCESS_DENIED           the handle lacks GET_INFO

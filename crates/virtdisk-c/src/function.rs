@@ -11,6 +11,7 @@ mod create;
 mod detach;
 mod information;
 mod open;
+mod parent;
 mod path;
 
 use std::ffi::c_void;

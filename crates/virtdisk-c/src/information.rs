@@ -7,7 +7,10 @@
 use api::{Code, Information, StorageType, Uuid};
 
 use crate::fence::{Failed, INVALID, Outcome};
+use crate::letter;
 
+/// Provider subtype of a differencing disk.
+const DIFFERENCING: u32 = 4;
 /// Not for this type of disk.
 const TYPE: Failed = Failed(Code::ERROR_VHD_INVALID_TYPE);
 
@@ -31,8 +34,11 @@ pub(crate) fn facts(class: u32, disk: &Information) -> Outcome<Vec<u8>> {
     match class {
         1 => Ok(size(disk)),
         2 => identity(&disk.identifier),
-        // Parent location, identifier, timestamp: differencing disks are not opened yet.
-        3..=5 => Err(TYPE),
+        // R-INFO-5
+        3..=5 if disk.subtype != DIFFERENCING => Err(TYPE),
+        3 => Ok(parent_location(disk)),
+        4 => identity(&disk.parent_identifier),
+        5 => number(disk.parent_timestamp),
         6 => {
             let mut bytes = storage_type.device_id.to_ne_bytes().to_vec();
             bytes.extend(storage_type.vendor_id.to_bytes_le());
@@ -72,6 +78,18 @@ fn size(disk: &Information) -> Vec<u8> {
     bytes.extend(disk.physical_size.to_ne_bytes());
     bytes.extend(disk.block_size.to_ne_bytes());
     bytes.extend(disk.sector_size.to_ne_bytes());
+    bytes
+}
+
+/// Whether the parent is open, and its path; or every place where it may be (R-INFO-6). UTF-16.
+fn parent_location(disk: &Information) -> Vec<u8> {
+    let found = disk.parents.first().filter(|_| disk.parent_resolved);
+    let letters = match found {
+        Some(path) => letter::list::<u16>([path.as_str()], false),
+        None => letter::list(disk.parent_hints.iter().map(String::as_str), true),
+    };
+    let mut bytes = u32::from(found.is_some()).to_ne_bytes().to_vec();
+    bytes.extend(letters.iter().flat_map(|letter| letter.to_ne_bytes()));
     bytes
 }
 

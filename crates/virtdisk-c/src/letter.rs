@@ -109,6 +109,20 @@ pub(crate) unsafe fn answer<L: Letter>(letters: &[L], size: *mut u32, buffer: *m
     unsafe { pointer::write(size, needed) }
 }
 
+/// Texts, each ended by a NUL; a list of them is ended by one more (R-PATH-5). A NUL inside a text
+/// would begin a text of its own, so such a text is left out.
+pub(crate) fn list<'a, L: Letter>(texts: impl IntoIterator<Item = &'a str>, ended: bool) -> Vec<L> {
+    let mut letters = Vec::new();
+    for text in texts.into_iter().filter(|text| !text.contains('\0')) {
+        letters.extend(L::encode(text));
+        letters.push(L::default());
+    }
+    if ended {
+        letters.push(L::default());
+    }
+    letters
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,5 +181,14 @@ mod tests {
         // SAFETY: NULL is allowed.
         let result = unsafe { answer(&letters, std::ptr::null_mut(), buffer.as_mut_ptr()) };
         assert_eq!(result.unwrap_err().0, Code::ERROR_INVALID_PARAMETER);
+    }
+
+    // R-PATH-5, R-PATH-6
+    #[test]
+    fn list_has_two_nuls_at_its_end_and_one_when_empty() {
+        assert_eq!(list::<u8>(["/a", "/b"], true), b"/a\0/b\0\0");
+        assert_eq!(list::<u8>([], true), b"\0");
+        assert_eq!(list::<u16>(["\u{F6}"], true), [0xF6, 0, 0]);
+        assert_eq!(list::<u8>(["/a"], false), b"/a\0");
     }
 }

@@ -140,3 +140,22 @@ fn disk_is_created_attached_written_and_detached_without_a_wrong_access() {
     let service = service!();
     with_service(valgrind!(program!("lifecycle.c", Language::C)), &service);
 }
+
+// R-PAR-1, R-PAR-2, R-OPEN-14, R-INFO-5, R-INFO-6, R-CRE-10
+#[test]
+fn differencing_disk_is_made_and_given_its_parents_in_c() {
+    let service = service!();
+    with_service(program!("chain.c", Language::C).command(), &service);
+}
+
+#[test]
+fn differencing_disk_is_made_and_given_its_parents_in_cpp() {
+    let service = service!();
+    with_service(program!("chain.c", Language::Cpp).command(), &service);
+}
+
+#[test]
+fn differencing_disk_is_made_and_given_its_parents_without_a_wrong_access() {
+    let service = service!();
+    with_service(valgrind!(program!("chain.c", Language::C)), &service);
+}

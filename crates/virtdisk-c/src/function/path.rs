@@ -72,7 +72,7 @@ unsafe fn physical_path<L: Letter>(handle: Handle, size: *mut u32, buffer: *mut 
     let path = open.disk.physical_path()?;
     let path = path.to_str().ok_or(Code::ERROR_INVALID_DATA)?;
     // SAFETY: the caller's promise, passed on.
-    unsafe { letter::answer(&list::<L>([path], false), size, buffer) }
+    unsafe { letter::answer(&letter::list::<L>([path], false), size, buffer) }
 }
 
 /// # Safety
@@ -80,7 +80,7 @@ unsafe fn physical_path<L: Letter>(handle: Handle, size: *mut u32, buffer: *mut 
 unsafe fn all_paths<L: Letter>(size: *mut u32, buffer: *mut L) -> Outcome {
     not_null(size)?;
     let disks = attached()?;
-    let letters = list::<L>(disks.iter().map(|disk| disk.file.as_str()), true);
+    let letters = letter::list::<L>(disks.iter().map(|disk| disk.file.as_str()), true);
     // SAFETY: the caller's promise, passed on.
     let result = unsafe { letter::answer(&letters, size, buffer) };
     // An empty list needs no buffer (R-PATH-6).
@@ -88,33 +88,5 @@ unsafe fn all_paths<L: Letter>(size: *mut u32, buffer: *mut L) -> Outcome {
         Ok(())
     } else {
         result
-    }
-}
-
-/// Texts, each ended by a NUL; a list of them is ended by one more (R-PATH-5). A NUL inside a text
-/// would begin a text of its own, so such a text is left out.
-fn list<'a, L: Letter>(texts: impl IntoIterator<Item = &'a str>, ended: bool) -> Vec<L> {
-    let mut letters = Vec::new();
-    for text in texts.into_iter().filter(|text| !text.contains('\0')) {
-        letters.extend(L::encode(text));
-        letters.push(L::default());
-    }
-    if ended {
-        letters.push(L::default());
-    }
-    letters
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    // R-PATH-5, R-PATH-6
-    #[test]
-    fn list_has_two_nuls_at_its_end_and_one_when_empty() {
-        assert_eq!(list::<u8>(["/a", "/b"], true), b"/a\0/b\0\0");
-        assert_eq!(list::<u8>([], true), b"\0");
-        assert_eq!(list::<u16>(["\u{F6}"], true), [0xF6, 0, 0]);
-        assert_eq!(list::<u8>(["/a"], false), b"/a\0");
     }
 }

@@ -151,8 +151,8 @@ static void create_arguments(const char *path)
     parameters.Version2.ParentPath = wide("parent.vhd");
     parameters.Version2.MaximumSize = 0;
     CHECK(create_with(path, &parameters, 128), ERROR_INVALID_PARAMETER);
-    parameters.Version2.ParentPath = wide("/parent.vhd");
-    CHECK(create_with(path, &parameters, 128), ERROR_NOT_SUPPORTED);
+    parameters.Version2.ParentPath = wide("/no/such/parent.vhd");
+    CHECK(create_with(path, &parameters, 128), ERROR_PATH_NOT_FOUND);
     static const WCHAR empty[] = { 0 };
     parameters.Version2.ParentPath = empty;
     parameters.Version2.MaximumSize = 4 * 1024 * 1024;
@@ -225,6 +225,9 @@ static void dead_handles(void)
         CHECK(GetVirtualDiskPhysicalPathA(handle, &size, path_a), ERROR_INVALID_PARAMETER);
         CHECK(GetVirtualDiskInformation(handle, &size, &info, NULL), ERROR_INVALID_PARAMETER);
         CHECK(GetVirtualDiskRawFile(handle, &file), ERROR_INVALID_PARAMETER);
+        CHECK(AddVirtualDiskParent(handle, wide("/parent.vhd")), ERROR_INVALID_PARAMETER);
+        CHECK(AddVirtualDiskParentA(handle, "/parent.vhd"), ERROR_INVALID_PARAMETER);
+        CHECK(AddVirtualDiskParent(handle, NULL), ERROR_INVALID_PARAMETER);
         CHECK(size, 64);
         CHECK(file, -1);
     }

@@ -113,6 +113,35 @@ fn what_can_not_be_said_is_an_error() {
     assert_eq!(code(2, &nonsense), 13);
 }
 
+// R-INFO-5, R-INFO-6
+#[test]
+fn only_a_differencing_disk_says_where_its_parent_is() {
+    for class in 3..=5 {
+        assert_eq!(code(class, &fresh()), 0xC03A_001B);
+    }
+    let open = Information {
+        subtype: 4,
+        parent_resolved: true,
+        parents: vec!["/b".to_owned(), "/a".to_owned()],
+        parent_hints: vec![r".\b".to_owned()],
+        parent_identifier: "01020304-0506-0708-090a-0b0c0d0e0f10".to_owned(),
+        parent_timestamp: 7,
+        ..fresh()
+    };
+    let location = [1, 0, 0, 0, b'/', 0, b'b', 0, 0, 0];
+    assert_eq!(facts(3, &open).unwrap(), location);
+    assert_eq!(facts(4, &open).unwrap()[..6], [4, 3, 2, 1, 6, 5]);
+    assert_eq!(facts(5, &open).unwrap(), [7, 0, 0, 0]);
+    let alone = Information {
+        parent_resolved: false,
+        parents: Vec::new(),
+        parent_hints: vec!["a".to_owned(), "b".to_owned()],
+        ..open
+    };
+    let location = [0, 0, 0, 0, b'a', 0, 0, 0, b'b', 0, 0, 0, 0, 0];
+    assert_eq!(facts(3, &alone).unwrap(), location);
+}
+
 // R-INFO-11
 #[test]
 fn iso_knows_its_size_and_its_type() {
