@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Parser, Subcommand};
 
-use crate::command::{attach, completions, create, detach, info, list, man, with};
+use crate::command::{attach, check, completions, create, detach, info, list, man, with};
 use crate::failure::Result;
 
 const STYLES: Styles = Styles::styled()
@@ -42,6 +42,7 @@ pub(crate) struct Arguments {
 pub(crate) enum Verb {
     Create(create::Create),
     Info(info::Info),
+    Check(check::Check),
     Attach(attach::Attach),
     Detach(detach::Detach),
     List(list::List),
@@ -56,6 +57,7 @@ impl Verb {
         match self {
             Verb::Create(verb) => create::run(&verb),
             Verb::Info(verb) => info::run(&verb),
+            Verb::Check(verb) => return check::run(&verb),
             Verb::Attach(verb) => attach::run(&verb),
             Verb::Detach(verb) => detach::run(&verb),
             Verb::List(verb) => list::run(&verb),

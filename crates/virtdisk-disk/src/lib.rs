@@ -12,6 +12,7 @@
 
 mod block;
 mod chain;
+pub mod check;
 mod disk;
 mod erase;
 mod error;
@@ -22,6 +23,7 @@ pub mod host;
 mod layer;
 pub mod lock;
 pub mod partition;
+mod undo;
 
 pub use disk::{Disk, PhysicalFacts, Stored};
 pub use error::{Error, Result};
@@ -30,6 +32,6 @@ pub use file_store::FileStore;
 pub use gate::{Candidate, Gate, Need, Rejected};
 pub use layer::LayerFacts;
 pub use virtdisk_format::{
-    CreateOptions, ErrorKind, Facts, Format, HintKind, Image, Kind, MetadataItem, NewParent,
-    OpenOptions, ParentHint, ParentLink, Place, SizeRule, Store,
+    CreateOptions, ErrorKind, Facts, Finding, Format, HintKind, Image, Kind, MetadataItem,
+    NewParent, OpenOptions, ParentHint, ParentLink, Place, Severity, SizeRule, Store, Summary,
 };

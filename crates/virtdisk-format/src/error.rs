@@ -82,6 +82,7 @@ struct Inner {
     offset: Option<u64>,
     found: String,
     wanted: String,
+    rule: &'static str,
     source: Option<io::Error>,
 }
 
@@ -97,6 +98,7 @@ impl Error {
                 offset: None,
                 found: String::new(),
                 wanted: String::new(),
+                rule: "",
                 source: None,
             }),
         }
@@ -149,6 +151,13 @@ impl Error {
         self
     }
 
+    /// With the numbered rule of the formats sheet that does not hold, such as "V-4".
+    #[must_use]
+    pub(crate) fn by(mut self, rule: &'static str) -> Error {
+        self.inner.rule = rule;
+        self
+    }
+
     /// The same error, to be acted on as another kind.
     #[must_use]
     pub(crate) fn acted_on_as(mut self, kind: ErrorKind) -> Error {
@@ -164,7 +173,7 @@ impl Error {
 
     /// The structure it is about, e.g. "VHD footer".
     #[must_use]
-    pub fn structure(&self) -> &str {
+    pub fn structure(&self) -> &'static str {
         self.inner.structure
     }
 
@@ -172,6 +181,18 @@ impl Error {
     #[must_use]
     pub fn offset(&self) -> Option<u64> {
         self.inner.offset
+    }
+
+    /// The numbered rule that does not hold, or "".
+    #[must_use]
+    pub fn rule(&self) -> &'static str {
+        self.inner.rule
+    }
+
+    /// The clause that says what is wrong, as given to [`Error::new`].
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.inner.message
     }
 
     /// What was found, or "".

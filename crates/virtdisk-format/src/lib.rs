@@ -10,26 +10,32 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::cast_possible_truncation)]
 
+mod check;
 mod commit;
 mod create;
 mod error;
 mod extent;
 mod facts;
+mod finding;
 mod image;
 mod iso;
 mod open;
 mod probe;
 mod raw;
+mod recorder;
 mod run;
 mod store;
 mod vhd;
 mod vhdx;
 
+pub use check::{Summary, check, repair};
 pub use create::{CreateOptions, NewParent, create};
 pub use error::{Error, ErrorKind, Result};
 pub use extent::{Extent, Extents, Place, append};
 pub use facts::{Facts, Format, HintKind, Kind, MetadataItem, ParentHint, ParentLink, Physical};
+pub use finding::{Finding, Severity};
 pub use image::{Image, Ticket};
 pub use open::{OpenOptions, SizeRule, open};
 pub use probe::probe;
+pub use recorder::Undo;
 pub use store::Store;

@@ -85,7 +85,7 @@ fn a_wrong_footer_checksum_is_an_error_unless_recovering() {
     builder.footer.checksum = Some(0x1234_5678);
     let error = refused(&builder.build(), &reading());
     assert_eq!(error.kind(), ErrorKind::FooterChecksum);
-    assert_eq!(error.offset(), Some(MIB));
+    assert_eq!(error.offset(), Some(MIB + 64));
     assert_eq!(error.found(), "12345678");
     assert!(!error.wanted().is_empty());
     let recovering = OpenOptions {
@@ -228,7 +228,7 @@ fn the_disk_type_alone_decides_the_kind() {
         (disk.image.facts().kind, disk.image.whole()),
         (Kind::Fixed, Some(0))
     );
-    assert!(disk.notices("data offset 512"));
+    assert!(disk.notices("found 512"));
     for disk_type in [0, 1, 5, 6, 7, u32::MAX] {
         fixed.footer.disk_type = disk_type;
         assert_eq!(
@@ -265,11 +265,17 @@ fn known_oddities_are_accepted_and_reported() {
         );
         assert!(disk.read(0, MIB).unwrap() == builder.data);
     };
-    odd(|footer| footer.features = 0, "features 0x00000000");
-    odd(|footer| footer.features = 0x42, "features 0x00000042");
+    odd(|footer| footer.features = 0, "features: found 0x00000000");
+    odd(
+        |footer| footer.features = 0x42,
+        "features: found 0x00000042",
+    );
     odd(|footer| footer.reserved[100] = 1, "reserved");
-    odd(|footer| footer.data_offset = 0xFFFF_FFFF, "FFFFFFFF");
-    odd(|footer| footer.saved_state = 2, "saved state 2");
+    odd(
+        |footer| footer.data_offset = 0xFFFF_FFFF,
+        "00000000FFFFFFFF",
+    );
+    odd(|footer| footer.saved_state = 2, "saved state: found 2");
     // A temporary disk is nothing odd.
     let mut builder = VhdBuilder::fixed(&pattern(MIB, 1));
     builder.footer.features = 3;
@@ -302,7 +308,7 @@ fn unknown_versions_are_refused() {
         ..writing()
     };
     let disk = Disk::open_pages(&builder.build(), &recovering).unwrap();
-    assert!(disk.image.facts().read_only && disk.notices("header has a wrong checksum"));
+    assert!(disk.image.facts().read_only && disk.notices("has a wrong checksum, accepted"));
     assert!(disk.read(3 * 65536, 65536).unwrap() == pattern(65536, 3));
 }
 

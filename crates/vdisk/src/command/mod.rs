@@ -4,6 +4,7 @@
 //! process or reads the environment.
 
 pub(crate) mod attach;
+pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod create;
 pub(crate) mod detach;

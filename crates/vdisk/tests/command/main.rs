@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod attach;
+mod check;
 mod detach;
 mod hold;
 mod house;

@@ -9,6 +9,7 @@ use crate::house::{Said, said};
 const VERBS: &[&str] = &[
     "create",
     "info",
+    "check",
     "attach",
     "detach",
     "list",

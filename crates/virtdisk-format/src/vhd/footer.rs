@@ -10,10 +10,11 @@ use super::geometry::Geometry;
 use super::layout::{
     CREATOR_APPLICATION, CREATOR_HOST, CREATOR_VERSION, EPOCH_2000, FEATURE_RESERVED,
     FEATURE_TEMPORARY, FOOTER_CHECKSUM_AT, FOOTER_COOKIE, HEADER_AT, NO_OFFSET, NO_OFFSET_SHORT,
-    RawFooter, TYPE_DIFFERENCING, TYPE_DYNAMIC, TYPE_FIXED, VERSION, checksum,
+    RawFooter, SECTOR, TYPE_DIFFERENCING, TYPE_DYNAMIC, TYPE_FIXED, VERSION, checksum,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::facts::Kind;
+use crate::finding::{Severity, Sink};
 
 /// What 512 bytes are, as a footer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,35 +67,43 @@ pub(crate) struct Footer {
 }
 
 impl Footer {
-    /// Checks the fields of a footer found at `offset`; oddities go to `notices`.
-    pub(crate) fn check(raw: RawFooter, offset: u64, notices: &mut Vec<String>) -> Result<Footer> {
+    /// Checks the fields of a footer found at `offset`.
+    pub(crate) fn check(raw: RawFooter, offset: u64, sink: &mut dyn Sink) -> Result<Footer> {
         let version = raw.version.get();
         if version >> 16 != VERSION >> 16 {
-            return Err(Error::new(
+            let error = Error::new(
                 ErrorKind::VersionUnsupported,
                 "VHD footer",
                 "has a format version that is not known",
             )
             .at(offset.saturating_add(12))
             .with_found(format_args!("{}.{}", version >> 16, version & 0xFFFF))
-            .with_wanted("1.0"));
+            .with_wanted("1.0");
+            sink.fault(error)?;
         }
         let kind = match raw.disk_type.get() {
             TYPE_FIXED => Kind::Fixed,
             TYPE_DYNAMIC => Kind::Dynamic,
             TYPE_DIFFERENCING => Kind::Differencing,
             other => {
-                return Err(Error::new(
+                let error = Error::new(
                     ErrorKind::FooterCorrupt,
                     "VHD footer",
                     "has an impossible disk type",
                 )
                 .at(offset.saturating_add(60))
                 .with_found(other)
-                .with_wanted("2 (fixed), 3 (dynamic) or 4 (differencing)"));
+                .with_wanted("2 (fixed), 3 (dynamic) or 4 (differencing)")
+                .by("V-6");
+                sink.fault(error)?;
+                if raw.data_offset.get() < NO_OFFSET_SHORT {
+                    Kind::Dynamic
+                } else {
+                    Kind::Fixed
+                }
             }
         };
-        note_oddities(&raw, kind, notices);
+        note_oddities(&raw, offset, kind, sink);
         Ok(Footer {
             kind,
             data_offset: raw.data_offset.get(),
@@ -162,33 +171,112 @@ pub(crate) fn time_stamp(unix: u64) -> u32 {
     u32::try_from(seconds).unwrap_or(0)
 }
 
-/// What is accepted and reported (V-6, V-7, V-21).
-fn note_oddities(raw: &RawFooter, kind: Kind, notices: &mut Vec<String>) {
+/// What is accepted and told (V-6, V-7, V-21).
+fn note_oddities(raw: &RawFooter, offset: u64, kind: Kind, sink: &mut dyn Sink) {
+    let odd = |field: u64, rule, message: &'static str| {
+        Error::new(ErrorKind::FooterCorrupt, "VHD footer", message)
+            .at(offset.saturating_add(field))
+            .by(rule)
+    };
     let features = raw.features.get();
     if features & !FEATURE_TEMPORARY != FEATURE_RESERVED {
-        notices.push(format!(
-            "the VHD footer has features {features:#010x}, wanted 0x00000002"
-        ));
+        let error = odd(8, "V-7", "has unusual features");
+        let error = error.with_found(format_args!("{features:#010x}"));
+        sink.oddity(Severity::Warning, error.with_wanted("0x00000002"));
     }
-    let offset = raw.data_offset.get();
-    if kind == Kind::Fixed && offset == NO_OFFSET_SHORT {
-        notices.push("the VHD footer's data offset is FFFFFFFF in 32 bits".to_owned());
-    } else if kind == Kind::Fixed && offset != NO_OFFSET {
-        notices.push(format!(
-            "the VHD footer of a fixed disk has data offset {offset}, which is ignored"
-        ));
+    let data = raw.data_offset.get();
+    if kind == Kind::Fixed && data == NO_OFFSET_SHORT {
+        let error = odd(16, "V-7", "has a data offset of 32 one bits");
+        let error = error.with_found(format_args!("{data:016X}"));
+        sink.oddity(Severity::Warning, error.with_wanted("64 one bits"));
+    } else if kind == Kind::Fixed && data != NO_OFFSET {
+        let error = odd(
+            16,
+            "V-6",
+            "has a data offset, which means nothing in a fixed disk",
+        );
+        let error = error.with_found(data);
+        sink.oddity(Severity::Warning, error.with_wanted("64 one bits"));
     }
     if raw.saved_state > 1 {
-        notices.push(format!(
-            "the VHD footer has saved state {}, wanted 0 or 1",
-            raw.saved_state
-        ));
+        let error = odd(84, "V-21", "has an unknown saved state").with_found(raw.saved_state);
+        sink.oddity(Severity::Warning, error.with_wanted("0 or 1"));
     }
-    if raw.reserved.iter().any(|&byte| byte != 0) {
-        notices.push("the VHD footer has bytes other than 0 in its reserved field".to_owned());
+    if let Some(at) = (0_u64..).zip(&raw.reserved).find(|(_, byte)| **byte != 0) {
+        let error = odd(
+            85 + at.0,
+            "V-7",
+            "has bytes other than 0 in its reserved field",
+        );
+        sink.oddity(Severity::Warning, error.with_found(at.1));
     }
     if raw.sum() != raw.checksum.get() {
-        notices.push("the VHD footer's checksum leaves out the hidden byte".to_owned());
+        let error = odd(64, "V-3", "has a checksum that leaves out the hidden byte");
+        let error = error.with_found(format_args!("{:08x}", raw.checksum.get()));
+        sink.oddity(
+            Severity::Warning,
+            error.with_wanted(format_args!("{:08x}", raw.sum())),
+        );
+    }
+}
+
+/// What is harmless and still not what the specification says (V-41).
+pub(crate) fn note_details(footer: &Footer, offset: u64, sink: &mut dyn Sink) {
+    let raw = &footer.raw;
+    let mut note = |field: u64, rule, message: &'static str, found: String, wanted: String| {
+        let error = Error::new(ErrorKind::FooterCorrupt, "VHD footer", message)
+            .at(offset.saturating_add(field))
+            .with_found(found)
+            .with_wanted(wanted)
+            .by(rule);
+        sink.oddity(Severity::Note, error);
+    };
+    if !matches!(&raw.creator_host, b"Wi2k" | b"Mac " | &[0, 0, 0, 0]) {
+        let found = raw.creator_host.escape_ascii().to_string();
+        note(
+            36,
+            "V-41",
+            "has an unknown creator host",
+            found,
+            "Wi2k or Mac".into(),
+        );
+    }
+    for (field, size) in [(40, raw.original_size.get()), (48, raw.current_size.get())] {
+        if size == 0 || !size.is_multiple_of(SECTOR) {
+            let wanted = "a positive multiple of 512".to_owned();
+            note(
+                field,
+                "V-41",
+                "has a size that no disk can have",
+                size.to_string(),
+                wanted,
+            );
+        }
+    }
+    let (here, usual) = (footer.geometry, Geometry::of_size(footer.current_size));
+    if here != usual && !here.is_no_answer() {
+        let wanted = usual.to_string();
+        note(
+            56,
+            "V-41",
+            "has an unusual geometry",
+            here.to_string(),
+            wanted,
+        );
+    }
+    if raw.saved_state == 1 {
+        let found = "saved state 1".to_owned();
+        note(
+            84,
+            "V-21",
+            "is that of a suspended machine's disk",
+            found,
+            String::new(),
+        );
+    }
+    if raw.unique_id == [0; 16] {
+        let message = "has no unique id, so that no child can name this disk";
+        note(68, "V-14", message, "zeros".into(), String::new());
     }
 }
 
@@ -253,7 +341,7 @@ mod tests {
         let mut raw = RawFooter::read_from_bytes(&bytes(DYNAMIC, 512)).unwrap();
         raw.reserved[0] = 1;
         assert_eq!(raw.seal(), Seal::Sound);
-        let mut notices = Vec::new();
+        let mut notices: Vec<String> = Vec::new();
         Footer::check(raw, 0, &mut notices).unwrap();
         assert!(
             notices.iter().any(|notice| notice.contains("hidden")),
@@ -265,7 +353,7 @@ mod tests {
     fn a_creator_is_printed_without_control_bytes() {
         let mut raw = Footer::create(Kind::Fixed, 512, [1; 16], 0);
         let creator = |raw: &RawFooter| {
-            Footer::check(*raw, 0, &mut Vec::new())
+            Footer::check(*raw, 0, &mut Vec::<String>::new())
                 .map(|footer| footer.creator())
                 .unwrap()
         };

@@ -3,6 +3,8 @@
 //! Some writers round a disk's size to what its geometry reaches and others don't. The footer tells
 //! who wrote it, and that decides; the caller may overrule it.
 
+use std::fmt;
+
 use super::layout::SECTOR;
 use crate::open::SizeRule;
 
@@ -12,6 +14,17 @@ pub(crate) struct Geometry {
     pub(crate) cylinders: u16,
     pub(crate) heads: u8,
     pub(crate) sectors_per_track: u8,
+}
+
+impl fmt::Display for Geometry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Geometry {
+            cylinders,
+            heads,
+            sectors_per_track,
+        } = self;
+        write!(f, "{cylinders}/{heads}/{sectors_per_track}")
+    }
 }
 
 /// The geometry that says "too large for CHS" (1.4).
@@ -47,6 +60,12 @@ impl Geometry {
             heads: u8::try_from(heads).unwrap_or(u8::MAX),
             sectors_per_track: u8::try_from(track).unwrap_or(u8::MAX),
         }
+    }
+
+    /// Whether it says nothing of the size: too large for it, or left out (1.4).
+    pub(crate) fn is_no_answer(self) -> bool {
+        let none = (self.cylinders, self.heads, self.sectors_per_track) == (0, 0, 0);
+        none || self == TOO_LARGE
     }
 
     /// Bytes that this geometry reaches.

@@ -7,11 +7,15 @@
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::layout::{
-    ENTRY, FOOTER, HEADER, HEADER_CHECKSUM_AT, HEADER_COOKIE, LARGEST_DISK, NO_OFFSET, RawHeader,
-    SECTOR, TABLE_AT, VERSION, checksum, round_up,
+    ENTRY, FOOTER, HEADER, HEADER_CHECKSUM_AT, HEADER_COOKIE, LARGEST_DISK, NO_OFFSET,
+    NO_OFFSET_SHORT, RawHeader, SECTOR, TABLE_AT, VERSION, checksum, round_up,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::finding::{Severity, Sink};
 use crate::store::Store;
+
+/// Largest block in bytes that every program reads (1.9).
+const LARGEST_USUAL_BLOCK: u32 = 2 << 20;
 
 /// A dynamic header that fits its file.
 #[derive(Clone)]
@@ -46,10 +50,10 @@ impl Header {
         store: &dyn Store,
         offset: u64,
         bounds: &Bounds,
-        notices: &mut Vec<String>,
+        sink: &mut dyn Sink,
     ) -> Result<Header> {
         let raw = read_raw(store, offset, bounds.data_end)?;
-        check_seal(&raw, offset, bounds.recover, notices)?;
+        check_seal(&raw, offset, bounds.recover, sink)?;
         let block_size = raw.block_size.get();
         if !block_size.is_power_of_two() || u64::from(block_size) < SECTOR {
             return Err(Error::new(
@@ -59,7 +63,8 @@ impl Header {
             )
             .at(offset.saturating_add(32))
             .with_found(block_size)
-            .with_wanted("a power of two of at least 512"));
+            .with_wanted("a power of two of at least 512")
+            .by("V-12"));
         }
         if bounds.virtual_size > LARGEST_DISK {
             return Err(Error::new(
@@ -68,13 +73,12 @@ impl Header {
                 "has a size that a dynamic disk cannot have",
             )
             .with_found(bounds.virtual_size)
-            .with_wanted(format_args!("at most {LARGEST_DISK}")));
+            .with_wanted(format_args!("at most {LARGEST_DISK}"))
+            .by("S-2"));
         }
-        let (blocks, table_len) = check_count(&raw, offset, bounds)?;
+        let (blocks, table_len) = check_count(&raw, offset, bounds, sink)?;
         check_table(&raw, offset, table_len, bounds.data_end)?;
-        if raw.reserved.get() != 0 || raw.reserved_end.iter().any(|&byte| byte != 0) {
-            notices.push("the VHD dynamic header has bytes other than 0 in reserved fields".into());
-        }
+        note_reserved(&raw, offset, sink);
         Ok(Header {
             table_offset: raw.table_offset.get(),
             raw,
@@ -126,7 +130,8 @@ pub(crate) fn read_raw(store: &dyn Store, offset: u64, data_end: u64) -> Result<
         .with_wanted(format_args!(
             "a multiple of 512 from 512 to {}",
             data_end.saturating_sub(HEADER)
-        )));
+        ))
+        .by("S-1"));
     }
     let mut raw = RawHeader::new_zeroed();
     store
@@ -136,65 +141,124 @@ pub(crate) fn read_raw(store: &dyn Store, offset: u64, data_end: u64) -> Result<
 }
 
 /// Cookie, checksum, version.
-fn check_seal(
-    raw: &RawHeader,
-    offset: u64,
-    recover: bool,
-    notices: &mut Vec<String>,
-) -> Result<()> {
+fn check_seal(raw: &RawHeader, offset: u64, recover: bool, sink: &mut dyn Sink) -> Result<()> {
     if raw.cookie != HEADER_COOKIE {
-        return Err(corrupt(offset, "does not begin with its cookie")
+        let error = corrupt(offset, "does not begin with its cookie")
             .with_found(raw.cookie.escape_ascii())
-            .with_wanted("cxsparse"));
+            .with_wanted("cxsparse")
+            .by("V-6");
+        sink.fault(error)?;
     }
     let sum = checksum(raw.as_bytes(), HEADER_CHECKSUM_AT);
     if sum != raw.checksum.get() {
-        if !recover {
-            return Err(Error::new(
-                ErrorKind::HeaderChecksum,
-                "VHD dynamic header",
-                "has a wrong checksum",
-            )
-            .at(offset)
-            .with_found(format_args!("{:08x}", raw.checksum.get()))
-            .with_wanted(format_args!("{sum:08x}")));
+        let wrong = |message| {
+            Error::new(ErrorKind::HeaderChecksum, "VHD dynamic header", message)
+                .at(offset.saturating_add(36))
+                .with_found(format_args!("{:08x}", raw.checksum.get()))
+                .with_wanted(format_args!("{sum:08x}"))
+                .by("V-3")
+        };
+        if recover {
+            let error = wrong("has a wrong checksum, accepted for recovery");
+            sink.oddity(Severity::Warning, error);
+        } else {
+            sink.fault(wrong("has a wrong checksum"))?;
         }
-        notices.push("the VHD dynamic header has a wrong checksum, accepted for recovery".into());
     }
     let version = raw.version.get();
     if version >> 16 != VERSION >> 16 {
-        return Err(Error::new(
+        let error = Error::new(
             ErrorKind::HeaderVersion,
             "VHD dynamic header",
             "has a version that is not known",
         )
         .at(offset.saturating_add(24))
         .with_found(format_args!("{}.{}", version >> 16, version & 0xFFFF))
-        .with_wanted("1.0"));
+        .with_wanted("1.0");
+        sink.fault(error)?;
     }
     Ok(())
 }
 
+/// Reserved fields hold zeros (V-7).
+fn note_reserved(raw: &RawHeader, offset: u64, sink: &mut dyn Sink) {
+    let mut reserved = (60..64)
+        .zip(raw.reserved.as_bytes())
+        .chain((768..).zip(&raw.reserved_end));
+    if let Some((field, byte)) = reserved.find(|(_, byte)| **byte != 0) {
+        let error = corrupt(
+            offset.saturating_add(field),
+            "has bytes other than 0 in reserved fields",
+        );
+        sink.oddity(Severity::Warning, error.with_found(byte).by("V-7"));
+    }
+}
+
+/// What is harmless and still not what is usual.
+pub(crate) fn note_details(header: &Header, sink: &mut dyn Sink) {
+    let raw = &header.raw;
+    let mut note = |field: u64, rule, message: &'static str, found: String, wanted: String| {
+        let error = corrupt(header.offset.saturating_add(field), message);
+        let error = error.with_found(found).with_wanted(wanted).by(rule);
+        sink.oddity(Severity::Note, error);
+    };
+    let next = raw.data_offset.get();
+    if !matches!(next, NO_OFFSET | NO_OFFSET_SHORT) {
+        let wanted = "64 one bits".to_owned();
+        note(
+            8,
+            "V-7",
+            "has a data offset, which means nothing",
+            next.to_string(),
+            wanted,
+        );
+    }
+    let entries = raw.max_table_entries.get();
+    if entries > header.blocks {
+        let wanted = header.blocks.to_string();
+        let message = "has more table entries than the disk has blocks";
+        note(28, "V-34", message, entries.to_string(), wanted);
+    }
+    if header.block_size > LARGEST_USUAL_BLOCK {
+        let (found, wanted) = (header.block_size.to_string(), "at most 2097152".to_owned());
+        note(
+            32,
+            "V-12",
+            "has larger blocks than some programs read",
+            found,
+            wanted,
+        );
+    }
+}
+
 /// Enough entries for the disk, and no more than the file could hold (V-12, S-2). Answers the
 /// blocks of the disk and the bytes of the table.
-fn check_count(raw: &RawHeader, offset: u64, bounds: &Bounds) -> Result<(u32, u64)> {
+fn check_count(
+    raw: &RawHeader,
+    offset: u64,
+    bounds: &Bounds,
+    sink: &mut dyn Sink,
+) -> Result<(u32, u64)> {
     let entries = raw.max_table_entries.get();
     let needed = bounds
         .virtual_size
         .div_ceil(u64::from(raw.block_size.get()));
     let blocks = u32::try_from(needed)
-        .ok()
-        .filter(|&needed| needed <= entries);
-    let Some(blocks) = blocks else {
-        return Err(Error::new(
+        .unwrap_or(u32::MAX)
+        .min(entries)
+        .max(1);
+    if needed > u64::from(entries) {
+        let error = Error::new(
             ErrorKind::BatCorrupt,
             "VHD block allocation table",
             "has too few entries for the disk's size",
         )
         .at(offset.saturating_add(28))
         .with_found(entries)
-        .with_wanted(needed));
-    };
+        .with_wanted(needed)
+        .by("V-12");
+        sink.fault(error)?;
+    }
     let table_len = round_up(u64::from(entries) * ENTRY, SECTOR).unwrap_or(u64::MAX);
     Ok((blocks, table_len))
 }
@@ -219,5 +283,6 @@ fn check_table(raw: &RawHeader, offset: u64, table_len: u64, data_end: u64) -> R
     .with_found(format_args!("{used} bytes at {table}"))
     .with_wanted(format_args!(
         "a multiple of 512, apart from the headers, and an end of at most {data_end}"
-    )))
+    ))
+    .by("S-1"))
 }

@@ -70,6 +70,8 @@ pub(crate) const PLATFORM_WI2R: u32 = u32::from_be_bytes(*b"Wi2r");
 pub(crate) const PLATFORM_WI2K: u32 = u32::from_be_bytes(*b"Wi2k");
 /// A file URL in UTF-8.
 pub(crate) const PLATFORM_MACX: u32 = u32::from_be_bytes(*b"MacX");
+/// Platform: an alias of Mac OS, which is not understood.
+pub(crate) const PLATFORM_MAC: u32 = u32::from_be_bytes(*b"Mac ");
 
 /// Where created differencing images have the data of their `W2ku` locator (1.7).
 pub(crate) const ABSOLUTE_PATH_AT: u64 = 0x1000;
@@ -187,6 +189,10 @@ pub(crate) struct RawBatmap {
     pub(crate) size_sectors: U32,
 }
 
+/// Where the eight locator entries stand in a header.
+pub(crate) const LOCATORS_AT: u64 = 576;
+/// Bytes of a locator entry.
+pub(crate) const LOCATOR: u64 = 24;
 /// Where the checksum field of a footer stands.
 pub(crate) const FOOTER_CHECKSUM_AT: usize = 64;
 /// Where the checksum field of a header stands.

@@ -6,8 +6,11 @@
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::header::Header;
-use super::layout::{BATMAP_COOKIE, FOOTER, HEADER, RawBatmap, RawLocator, SECTOR};
-use crate::error::{Error, Result};
+use super::layout::{
+    BATMAP_COOKIE, FOOTER, HEADER, LOCATOR, LOCATORS_AT, RawBatmap, RawLocator, SECTOR,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::finding::{Severity, Sink};
 use crate::store::Store;
 
 /// A range of the file that belongs to a structure. Bytes.
@@ -34,16 +37,20 @@ impl Owned {
     }
 }
 
-/// Bytes that a locator's data take: its data space is bytes where it can be, sectors where it is
-/// too small for that (V-17), and never less than its data length.
-fn space(locator: &RawLocator) -> u64 {
+/// Bytes that a locator says its data take: its data space is bytes where it can be, sectors where
+/// it is too small for that (V-17).
+pub(crate) fn stated_space(locator: &RawLocator) -> u64 {
     let space = u64::from(locator.data_space.get());
-    let bytes = if space >= SECTOR && space.is_multiple_of(SECTOR) {
+    if space >= SECTOR && space.is_multiple_of(SECTOR) {
         space
     } else {
         space * SECTOR
-    };
-    bytes.max(locator.data_length.get().into())
+    }
+}
+
+/// The same, never less than the data length.
+fn space(locator: &RawLocator) -> u64 {
+    stated_space(locator).max(locator.data_length.get().into())
 }
 
 /// Everything the headers own, sorted. Locators that do not fit the file are left out and noted.
@@ -51,7 +58,7 @@ pub(crate) fn territory(
     store: &dyn Store,
     header: &Header,
     data_end: u64,
-    notices: &mut Vec<String>,
+    sink: &mut dyn Sink,
 ) -> Result<Vec<Owned>> {
     let mut owned = vec![
         Owned::new(0, FOOTER, "footer copy"),
@@ -62,32 +69,38 @@ pub(crate) fn territory(
             "block allocation table",
         ),
     ];
-    for (index, locator) in header.raw.locators.iter().enumerate() {
+    for (index, locator) in (0_u64..).zip(&header.raw.locators) {
         let owner = |len| Owned::new(locator.data_offset.get(), len, "parent locator");
         let mut range = owner(space(locator));
         if locator.platform_code.get() == 0 || space(locator) == 0 {
             continue;
         }
+        let odd = |message: String, range: Owned| {
+            let field = LOCATORS_AT + index * LOCATOR + 16;
+            Error::new(ErrorKind::HeaderCorrupt, "VHD dynamic header", message)
+                .at(header.offset.saturating_add(field))
+                .with_found(format_args!("bytes {} to {}", range.start, range.end))
+                .by("V-18")
+        };
         if range.end > data_end {
+            let stated = range;
+            let wanted = format_args!("an end of at most {data_end}");
             range = owner(locator.data_length.get().into());
             if range.end > data_end || range.start == range.end {
-                notices.push(format!(
-                    "parent locator {index} lies outside the file and is ignored"
-                ));
+                let error = odd(format!("has parent locator {index} outside the file"), stated);
+                sink.oddity(Severity::Warning, error.with_wanted(wanted));
                 continue;
             }
-            notices.push(format!(
-                "parent locator {index} has less space in the file than it says"
-            ));
+            let message = format!("has less space for parent locator {index} than it says");
+            sink.oddity(Severity::Warning, odd(message, stated).with_wanted(wanted));
         }
         let clash = owned
             .iter()
             .find(|other| other.touches(range.start, range.end));
         if let Some(other) = clash {
-            notices.push(format!(
-                "parent locator {index} overlaps the {}",
-                other.what
-            ));
+            let error = odd(format!("has parent locator {index} on the {}", other.what), range);
+            let wanted = format_args!("apart from bytes {} to {}", other.start, other.end);
+            sink.oddity(Severity::Warning, error.with_wanted(wanted));
         }
         owned.push(range);
     }

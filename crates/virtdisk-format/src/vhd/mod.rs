@@ -10,6 +10,7 @@ mod allocate;
 mod bat;
 mod bitmap;
 mod bitmaps;
+mod check;
 mod child;
 mod close;
 mod create;
@@ -28,6 +29,7 @@ mod shape;
 mod space;
 mod trim;
 
+pub(crate) use check::check;
 pub(crate) use close::check_len;
 pub(crate) use create::{create, flush, reserve};
 pub(crate) use locate::read_footers;

@@ -23,12 +23,13 @@ use super::locate::{Footers, read_footers};
 use super::locator::territory;
 use super::map::{Dynamic, Seen};
 use super::parent::link;
-use super::scan::{MOST_BLOCKS, MOST_BLOCKS_READING, scan};
+use super::scan::{MOST_BLOCKS, MOST_BLOCKS_READING, MOST_NOTICES, scan};
 use super::shape::Shape;
 use super::space::{Placement, Space};
 use crate::commit::Commit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::facts::{Facts, Format, Kind};
+use crate::finding::{Lenient, Severity, Sink};
 use crate::image::Image;
 use crate::open::OpenOptions;
 use crate::run::Run;
@@ -37,7 +38,7 @@ use crate::store::Store;
 /// Opens a file that was found, or is said, to be a VHD.
 pub(crate) fn open(store: Arc<dyn Store>, options: &OpenOptions) -> Result<Box<dyn Image>> {
     let footers = read_footers(&*store)?;
-    let mut notices = Vec::new();
+    let mut notices: Vec<String> = Vec::new();
     let (raw, at) = choose(&footers, options, &mut notices)?;
     let footer = Footer::check(raw, at, &mut notices)?;
     let mut facts = facts_of(&footer, options)?;
@@ -53,51 +54,52 @@ pub(crate) fn open(store: Arc<dyn Store>, options: &OpenOptions) -> Result<Box<d
 }
 
 /// The footer that counts and where it stands (V-3, V-4).
-fn choose(
+pub(super) fn choose(
     footers: &Footers,
     options: &OpenOptions,
-    notices: &mut Vec<String>,
+    sink: &mut dyn Sink,
 ) -> Result<(RawFooter, u64)> {
-    let (end, start) = (footers.end_seal, footers.start_seal);
+    let end = footers.end_seal;
     if end == Seal::Sound {
         if footers.end.has_header() {
-            if start != Seal::Sound {
-                notices.push("the copy of the VHD footer at byte 0 is damaged".to_owned());
-            } else if footers.start.as_bytes() != footers.end.as_bytes() {
-                notices.push("the copy of the VHD footer at byte 0 differs from it".to_owned());
-            }
+            compare_copy(footers, sink);
         }
         return Ok((footers.end, footers.end_at));
     }
     if footers.start_counts() {
-        let what = if end == Seal::Missing {
-            "missing"
-        } else {
-            "damaged"
+        let (message, field) = match end {
+            Seal::Missing => ("is missing at the file's end, the copy at 0 is used", 0),
+            _ => (
+                "is damaged at the file's end, the copy at 0 is used",
+                difference(&footers.end, &footers.start).map_or(0, |(at, ..)| at),
+            ),
         };
-        notices.push(format!(
-            "the VHD footer at the file's end is {what}, the copy at 0 is used"
-        ));
+        let at = footers.end_at.min(footers.len.saturating_sub(FOOTER));
+        let error = Error::new(ErrorKind::FooterMissing, "VHD footer", message);
+        sink.mendable(error.at(at.saturating_add(field)).by("V-4"));
         return Ok((footers.start, 0));
     }
     if footers.is_vhd() {
         let (mut raw, mut at) = (footers.end, footers.end_at);
-        let useless = end == Seal::Missing || Footer::check(raw, at, &mut Vec::new()).is_err();
+        let useless =
+            end == Seal::Missing || Footer::check(raw, at, &mut Vec::<String>::new()).is_err();
         if useless && footers.start_has_header {
             (raw, at) = (footers.start, 0);
         }
+        let wrong = |message| {
+            Error::new(ErrorKind::FooterChecksum, "VHD footer", message)
+                .at(at.saturating_add(64))
+                .with_found(format_args!("{:08x}", raw.checksum.get()))
+                .with_wanted(format_args!("{:08x}", raw.sum()))
+                .by("V-3")
+        };
         if options.recover {
-            notices.push("the VHD footer has a wrong checksum, accepted for recovery".to_owned());
-            return Ok((raw, at));
+            let error = wrong("has a wrong checksum, accepted for recovery");
+            sink.oddity(Severity::Warning, error);
+        } else {
+            sink.fault(wrong("has a wrong checksum"))?;
         }
-        return Err(Error::new(
-            ErrorKind::FooterChecksum,
-            "VHD footer",
-            "has a wrong checksum",
-        )
-        .at(at)
-        .with_found(format_args!("{:08x}", raw.checksum.get()))
-        .with_wanted(format_args!("{:08x}", raw.sum())));
+        return Ok((raw, at));
     }
     if options.sibling_v01 {
         return Err(Error::new(
@@ -109,12 +111,41 @@ fn choose(
     Err(
         Error::new(ErrorKind::FooterMissing, "VHD footer", "is missing")
             .at(footers.len.saturating_sub(FOOTER))
-            .with_wanted("conectix in the last 512 bytes"),
+            .with_wanted("conectix in the last 512 bytes")
+            .by("V-4"),
     )
 }
 
+/// The copy at 0 is the footer that counts, byte for byte (V-4).
+fn compare_copy(footers: &Footers, sink: &mut dyn Sink) {
+    let Some((at, here, there)) = difference(&footers.start, &footers.end) else {
+        return;
+    };
+    let message = match footers.start_seal {
+        Seal::Sound => "differs from the footer",
+        _ => "is damaged",
+    };
+    let error = Error::new(ErrorKind::FooterCorrupt, "copy of the VHD footer", message)
+        .at(at)
+        .with_found(format_args!("{here:02x}"))
+        .with_wanted(format_args!("{there:02x}"));
+    sink.mendable(error.by("V-4"));
+}
+
+/// The first byte in which two footers differ, if possible not one of the checksum: its place in
+/// the structure and what it is in each.
+fn difference(one: &RawFooter, other: &RawFooter) -> Option<(u64, u8, u8)> {
+    let pairs = (0_u64..).zip(one.as_bytes().iter().zip(other.as_bytes()));
+    let mut differing = pairs.filter(|(_, (here, there))| here != there);
+    let first = differing.next()?;
+    let at_sum = |at: u64| (64..68).contains(&at);
+    let better = differing.find(|(at, _)| at_sum(first.0) && !at_sum(*at));
+    let (at, (&here, &there)) = better.unwrap_or(first);
+    Some((at, here, there))
+}
+
 /// The facts that the footer tells, with the size that counts (V-1, V-2).
-fn facts_of(footer: &Footer, options: &OpenOptions) -> Result<Facts> {
+pub(super) fn facts_of(footer: &Footer, options: &OpenOptions) -> Result<Facts> {
     let size = footer.geometry.visible_size(
         footer.raw.creator_application,
         footer.current_size,
@@ -127,7 +158,8 @@ fn facts_of(footer: &Footer, options: &OpenOptions) -> Result<Facts> {
             "has a size that no disk can have",
         )
         .with_found(size)
-        .with_wanted("a positive multiple of 512"));
+        .with_wanted("a positive multiple of 512")
+        .by("V-1"));
     }
     let mut facts = Facts::new(Format::Vhd, footer.kind, size);
     facts.identifier = Uuid::from_bytes(footer.raw.unique_id);
@@ -138,6 +170,21 @@ fn facts_of(footer: &Footer, options: &OpenOptions) -> Result<Facts> {
     Ok(facts)
 }
 
+/// The file holds the whole of a fixed disk (S-1).
+pub(super) fn check_room(room: u64, virtual_size: u64) -> Result<()> {
+    if virtual_size <= room {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidFileSize,
+        "file",
+        "is too short for the fixed disk in it",
+    )
+    .with_found(format_args!("{room} bytes of data"))
+    .with_wanted(virtual_size)
+    .by("S-1"))
+}
+
 fn open_fixed(
     store: Arc<dyn Store>,
     options: &OpenOptions,
@@ -146,15 +193,7 @@ fn open_fixed(
     raw: RawFooter,
 ) -> Result<Box<dyn Image>> {
     let room = footers.end_at;
-    if facts.virtual_size > room {
-        return Err(Error::new(
-            ErrorKind::InvalidFileSize,
-            "file",
-            "is too short for the fixed disk in it",
-        )
-        .with_found(format_args!("{room} bytes of data"))
-        .with_wanted(facts.virtual_size));
-    }
+    check_room(room, facts.virtual_size)?;
     if facts.virtual_size > LARGEST_DISK {
         facts
             .notices
@@ -213,7 +252,8 @@ fn open_dynamic(
         repair(&*store, footers, &mut seen, free.footer_at)?;
         space = Some(Mutex::new(free));
     } else if bat.blocks() <= MOST_BLOCKS_READING {
-        scan(&bat, &shape, data_end, false, &mut facts.notices)?;
+        let mut lenient = Lenient::new(&mut facts.notices, MOST_NOTICES);
+        scan(&bat, &shape, data_end, &mut lenient)?;
     }
     let end = space
         .as_mut()
@@ -250,7 +290,7 @@ fn survey(
     footer: RawFooter,
     notices: &mut Vec<String>,
 ) -> Result<Space> {
-    let found = scan(bat, shape, footers.end_at, true, notices)?;
+    let found = scan(bat, shape, footers.end_at, notices)?;
     let left = shape.blocks.saturating_sub(found.allocated);
     let reused = u32::try_from(found.free.len()).unwrap_or(u32::MAX);
     let placement = Placement::choose(shape, found.tail, left.saturating_sub(reused));

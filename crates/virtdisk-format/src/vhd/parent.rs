@@ -9,11 +9,12 @@ use uuid::Uuid;
 
 use super::header::Header;
 use super::layout::{
-    EPOCH_2000, PLATFORM_MACX, PLATFORM_W2KU, PLATFORM_W2RU, PLATFORM_WI2K, PLATFORM_WI2R,
-    RawLocator,
+    EPOCH_2000, LOCATOR, LOCATORS_AT, PLATFORM_MAC, PLATFORM_MACX, PLATFORM_W2KU, PLATFORM_W2RU,
+    PLATFORM_WI2K, PLATFORM_WI2R, RawLocator,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::facts::{HintKind, ParentHint, ParentLink};
+use crate::finding::{Severity, Sink};
 use crate::store::Store;
 
 /// Longest locator data in bytes that are read: the longest path of Windows in UTF-16.
@@ -39,22 +40,26 @@ const PLATFORMS: [(u32, HintKind, Coding); 5] = [
     (PLATFORM_WI2K, HintKind::Absolute, Coding::Bytes),
 ];
 
+/// Whether locators of that platform are understood, or are the alias of Mac OS, which is not.
+pub(super) fn is_known_platform(code: u32) -> bool {
+    code == PLATFORM_MAC || PLATFORMS.iter().any(|(known, ..)| *known == code)
+}
+
 /// Reads the link of a differencing image with this header. `data_end` is where its data end.
 pub(crate) fn link(
     store: &dyn Store,
     header: &Header,
     data_end: u64,
-    notices: &mut Vec<String>,
+    sink: &mut dyn Sink,
 ) -> Result<ParentLink> {
     let id = Uuid::from_bytes(header.raw.parent_id);
     if id.is_nil() {
-        return Err(Error::new(
-            ErrorKind::HeaderCorrupt,
-            "VHD dynamic header",
-            "of a differencing disk names no parent",
-        )
-        .at(header.offset.saturating_add(40))
-        .with_wanted("the parent's unique id"));
+        let error = odd(
+            header,
+            40,
+            "of a differencing disk names no parent".to_owned(),
+        );
+        sink.fault(error.with_wanted("the parent's unique id").by("V-14"))?;
     }
     let modified_unix = match header.raw.parent_time_stamp.get() {
         0 => None,
@@ -63,7 +68,7 @@ pub(crate) fn link(
     Ok(ParentLink {
         identities: vec![id],
         modified_unix,
-        hints: hints(store, header, data_end, notices)?,
+        hints: hints(store, header, data_end, sink)?,
     })
 }
 
@@ -72,32 +77,45 @@ fn hints(
     store: &dyn Store,
     header: &Header,
     data_end: u64,
-    notices: &mut Vec<String>,
+    sink: &mut dyn Sink,
 ) -> Result<Vec<ParentHint>> {
     let mut hints = Vec::new();
     for (code, kind, coding) in PLATFORMS {
-        for (index, locator) in header.raw.locators.iter().enumerate() {
+        for (index, locator) in (0_u64..).zip(&header.raw.locators) {
+            let field = LOCATORS_AT + index * LOCATOR;
             if locator.platform_code.get() != code {
                 continue;
             }
             let Some(bytes) = data(store, locator, data_end)? else {
-                notices.push(format!(
-                    "parent locator {index} has no data that can be read"
-                ));
+                let message = format!("has parent locator {index} without data that can be read");
+                let error = odd(header, field + 8, message).by("V-17");
+                sink.oddity(Severity::Warning, error);
                 continue;
             };
             match text(&bytes, coding) {
                 Some(text) => add(&mut hints, kind, text),
-                None => notices.push(format!("parent locator {index} is no path")),
+                None => {
+                    let message = format!("has parent locator {index} that is no path");
+                    let error = odd(header, field + 16, message).by("V-16");
+                    sink.oddity(Severity::Warning, error);
+                }
             }
         }
     }
     match text(&header.raw.parent_name, Coding::Utf16Be) {
         Some(name) => add(&mut hints, HintKind::Name, name),
         None if header.raw.parent_name == [0; 512] => {}
-        None => notices.push("the parent name in the VHD dynamic header is no path".to_owned()),
+        None => {
+            let message = "has a parent name that is no path".to_owned();
+            sink.oddity(Severity::Warning, odd(header, 64, message).by("V-16"));
+        }
     }
     Ok(hints)
+}
+
+fn odd(header: &Header, field: u64, message: String) -> Error {
+    Error::new(ErrorKind::HeaderCorrupt, "VHD dynamic header", message)
+        .at(header.offset.saturating_add(field))
 }
 
 fn add(hints: &mut Vec<ParentHint>, kind: HintKind, text: String) {

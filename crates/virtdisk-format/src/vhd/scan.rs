@@ -2,22 +2,23 @@
 //! (S-3), where does the used space end, and which holes are free.
 //!
 //! Only the sectors of allocated blocks are held, four bytes each and no more of them than the file
-//! has room for, and only until the pass is over. For reading, findings are notices; for writing
-//! the first one is an error.
+//! has room for, and only until the pass is over. For reading, what is found are notices; for
+//! writing the first fault is an error.
 
 use super::bat::Bat;
 use super::layout::{ALIGNMENT, SECTOR};
 use super::shape::Shape;
 use super::space::{MOST_FREE, Placement};
 use crate::error::{Error, ErrorKind, Result};
+use crate::finding::Sink;
 
 /// Largest table in entries that is gone through for writing; a disk with a larger one (blocks
 /// below 128 KiB on the largest disks) is read only.
 pub(crate) const MOST_BLOCKS: u32 = 16 << 20;
 /// The same for reading, where the pass only makes notices: 2040 GiB in blocks of 2 MiB.
 pub(crate) const MOST_BLOCKS_READING: u32 = 1 << 20;
-/// Most findings that become notices.
-const MOST_NOTICES: usize = 8;
+/// Most faults that become notices.
+pub(crate) const MOST_NOTICES: usize = 8;
 
 /// What the pass found.
 pub(crate) struct Scan {
@@ -30,40 +31,28 @@ pub(crate) struct Scan {
 }
 
 /// Goes over the table. `data_end` is the end of the file's bytes that are not the footer.
-pub(crate) fn scan(
-    bat: &Bat,
-    shape: &Shape,
-    data_end: u64,
-    strict: bool,
-    notices: &mut Vec<String>,
-) -> Result<Scan> {
-    let mut report = |error: Error| {
-        if strict || error.kind() != ErrorKind::BatCorrupt {
-            return Err(error);
-        }
-        if notices.len() < MOST_NOTICES {
-            notices.push(error.to_string());
-        }
-        Ok(())
-    };
+pub(crate) fn scan(bat: &Bat, shape: &Shape, data_end: u64, sink: &mut dyn Sink) -> Result<Scan> {
+    let mut full = false;
     let mut sectors = Vec::new();
     let room = data_end / shape.slot() + 1;
     bat.stream(|block, sector| {
-        match shape.check_entry(block, sector, data_end, bat.offset_of(block)) {
-            Err(error) => report(error),
-            Ok(()) if sectors.len() as u64 >= room => Err(shared(u64::from(sector) * SECTOR)),
-            Ok(()) => {
-                sectors.push(sector);
-                Ok(())
-            }
+        if let Err(error) = shape.check_entry(block, sector, data_end, bat.offset_of(block)) {
+            return sink.fault(error);
         }
-    })
-    .or_else(&mut report)?;
+        if (sectors.len() as u64) < room {
+            sectors.push(sector);
+        } else if !full {
+            full = true;
+            let at = u64::from(sector) * SECTOR;
+            sink.fault(shared(at))?;
+        }
+        Ok(())
+    })?;
     sectors.sort_unstable();
     for pair in sectors.windows(2) {
         let [one, next] = [pair[0], pair[1]].map(|sector| u64::from(sector) * SECTOR);
         if next - one < shape.slot() {
-            report(shared(next))?;
+            sink.fault(shared(next))?;
         }
     }
     let allocated = u32::try_from(sectors.len()).unwrap_or(u32::MAX);
@@ -76,11 +65,10 @@ pub(crate) fn scan(
 }
 
 fn shared(at: u64) -> Error {
-    Error::new(
-        ErrorKind::BatCorrupt,
-        "VHD block allocation table",
-        format!("gives the bytes at {at} of the file to two blocks"),
-    )
+    let message = "is given to two blocks of the disk";
+    Error::new(ErrorKind::BatCorrupt, "place of a VHD block", message)
+        .at(at)
+        .by("S-3")
 }
 
 /// The slots that fit between used ranges, and the end of the last of these.

@@ -110,7 +110,8 @@ impl Shape {
                 .with_found(format_args!("bytes {start} to {end}"))
                 .with_wanted(format_args!(
                     "an end of at most {data_end}, apart from the headers"
-                )),
+                ))
+                .by("S-1"),
         )
     }
 }
