@@ -15,7 +15,7 @@ use crate::open::{OpenOptions, open};
 use crate::probe::probe;
 use crate::recorder::{Recorder, Undo};
 use crate::store::Store;
-use crate::vhd;
+use crate::{vhd, vhdx};
 
 /// What a check came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,14 +44,18 @@ pub fn check(
     options: &OpenOptions,
     report: &mut dyn FnMut(Finding),
 ) -> Result<Summary> {
+    let mut findings = Findings::new(report);
     let format = match options.format {
         Some(format) => format,
-        None => probe(store, options.extension.as_deref())?,
+        None => match probe(store, options.extension.as_deref()) {
+            // It is called a VHDX: then its first bytes are what is wrong.
+            Err(error) if error.kind() == ErrorKind::FormatUnknown => Format::Vhdx,
+            other => other?,
+        },
     };
-    let mut findings = Findings::new(report);
     let kind = match format {
         Format::Vhd => vhd::check(store, options, &mut findings)?,
-        Format::Vhdx => return Err(crate::probe::vhdx()),
+        Format::Vhdx => vhdx::check(store, options, &mut findings)?,
         Format::Iso | Format::Raw => {
             let opened = open(Arc::clone(store), options);
             findings.end(opened)?.map(|image| image.facts().kind)
@@ -82,7 +86,7 @@ pub fn repair(store: &Arc<dyn Store>, options: &OpenOptions, undo: Undo) -> Resu
             fatal = Some(finding);
         }
     };
-    check(store, options, &mut sort)?;
+    let summary = check(store, options, &mut sort)?;
     if let Some(fault) = fatal {
         return Err(Error::new(
             ErrorKind::InvalidParameter,
@@ -95,19 +99,21 @@ pub fn repair(store: &Arc<dyn Store>, options: &OpenOptions, undo: Undo) -> Resu
         return Ok(repairable);
     }
     let recorder: Arc<dyn Store> = Arc::new(Recorder::new(Arc::clone(store), undo));
-    let options = OpenOptions {
-        writable: true,
-        recover: false,
-        ..options.clone()
-    };
-    let image = open(Arc::clone(&recorder), &options)?;
-    image.flush()?;
-    drop(image);
+    if summary.format == Format::Vhdx {
+        vhdx::mend(&recorder)?;
+    } else {
+        let options = OpenOptions {
+            writable: true,
+            recover: false,
+            ..options.clone()
+        };
+        drop(open(Arc::clone(&recorder), &options)?);
+    }
     recorder
         .flush()
         .map_err(|error| Error::io("image", "cannot be made durable", error))?;
     let mut left = Vec::new();
-    check(store, &options, &mut |finding| left.push(finding))?;
+    check(store, options, &mut |finding| left.push(finding))?;
     repairable.retain(|finding| !left.contains(finding));
     Ok(repairable)
 }

@@ -144,16 +144,21 @@ impl Sink for Lenient<'_> {
     }
 
     fn oddity(&mut self, severity: Severity, error: Error) {
-        self.notices.oddity(severity, error);
+        if self.left > 0 && severity > Severity::Note {
+            self.left -= 1;
+            self.notices.push(error.to_string());
+        }
     }
 
     fn mendable(&mut self, error: Error) {
-        self.notices.mendable(error);
+        self.oddity(Severity::Warning, error);
     }
 }
 
 /// Faults after which one inspection is given up: a hostile table has millions.
 const MOST_FAULTS: u64 = 1000;
+/// The first oddity of an inspection that is not told.
+const LAST_ODDITY: u64 = MOST_FAULTS + 1;
 
 /// A check: everything becomes a [`Finding`].
 pub(crate) struct Findings<'a> {
@@ -162,6 +167,7 @@ pub(crate) struct Findings<'a> {
     pub(crate) counts: [u64; 3],
     /// Faults of the inspection that runs now.
     faults: u64,
+    oddities: u64,
 }
 
 impl<'a> Findings<'a> {
@@ -170,6 +176,7 @@ impl<'a> Findings<'a> {
             report,
             counts: [0; 3],
             faults: 0,
+            oddities: 0,
         }
     }
 
@@ -181,7 +188,7 @@ impl<'a> Findings<'a> {
     /// The value of an inspection that came to its end. What ended it otherwise is a finding, but
     /// for a file that cannot be read: that ends the check.
     pub(crate) fn end<T>(&mut self, result: Result<T>) -> Result<Option<T>> {
-        self.faults = 0;
+        (self.faults, self.oddities) = (0, 0);
         match result {
             Ok(value) => Ok(Some(value)),
             Err(error) if error.kind() == ErrorKind::Io => Err(error),
@@ -209,7 +216,16 @@ impl Sink for Findings<'_> {
     }
 
     fn oddity(&mut self, severity: Severity, error: Error) {
-        self.tell(severity, &error, false);
+        self.oddities += 1;
+        match self.oddities {
+            0..=MOST_FAULTS => self.tell(severity, &error, false),
+            LAST_ODDITY => {
+                let message = format!("has more than {MOST_FAULTS} oddities: the rest is not told");
+                let rest = Error::new(error.kind(), error.structure(), message).by(error.rule());
+                self.tell(severity, &rest, false);
+            }
+            _ => {}
+        }
     }
 
     fn mendable(&mut self, error: Error) {

@@ -1,8 +1,8 @@
 //! A store that keeps what it overwrites: every old byte is handed out before its place changes.
 //!
 //! Repair works through one, so that everything it does can be undone. Whoever takes the old bytes
-//! makes them durable before it answers; where it fails nothing is written. Growth needs no old
-//! bytes: who undoes knows the old length.
+//! makes them durable before it answers; where it fails nothing is written. Growth has no old bytes
+//! and is told with none: who undoes knows the old length.
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 
 use crate::store::Store;
 
-/// Takes an offset and the bytes that stand there, and keeps them durably.
+/// Takes an offset and the bytes that stand there, none where the file is made longer, and keeps
+/// them durably.
 pub type Undo = Box<dyn FnMut(u64, &[u8]) -> io::Result<()> + Send>;
 
 /// Most bytes that are kept in all; more is no repair.
@@ -44,6 +45,9 @@ impl Recorder {
         let mut kept = self.kept.lock();
         let end = offset.saturating_add(len).min(self.store.len()?);
         let mut at = offset;
+        if at >= end {
+            return (kept.undo)(at, &[]);
+        }
         while at < end {
             let piece = PIECE.min(end - at);
             kept.left = kept.left.checked_sub(piece).ok_or_else(|| {
@@ -88,6 +92,7 @@ impl Store for Recorder {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
+        self.keep(len, 0)?;
         self.store.allocate(len)
     }
 }

@@ -456,7 +456,7 @@ fn a_locator_whose_space_ends_behind_the_file_keeps_its_data() {
     builder.locator_data[1].space = 512;
     let store = Arc::new(MemoryStore::from_pages(builder.build()));
     let disk = Disk::open(store.clone(), &writing()).unwrap();
-    assert!(disk.notices("parent locator 1 has less space"));
+    assert!(disk.notices("too little space for parent locator 1"));
     assert_eq!(disk.image.facts().parent.as_ref().unwrap().hints.len(), 3);
     disk.write(&pattern(4 * 65536, 1), 0).unwrap();
     disk.image.close().unwrap();

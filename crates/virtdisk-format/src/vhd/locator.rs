@@ -87,18 +87,25 @@ pub(crate) fn territory(
             let wanted = format_args!("an end of at most {data_end}");
             range = owner(locator.data_length.get().into());
             if range.end > data_end || range.start == range.end {
-                let error = odd(format!("has parent locator {index} outside the file"), stated);
+                let error = odd(
+                    format!("has parent locator {index} outside the file"),
+                    stated,
+                );
                 sink.oddity(Severity::Warning, error.with_wanted(wanted));
                 continue;
             }
-            let message = format!("has less space for parent locator {index} than it says");
+            let message =
+                format!("has too little space for parent locator {index}, which says more");
             sink.oddity(Severity::Warning, odd(message, stated).with_wanted(wanted));
         }
         let clash = owned
             .iter()
             .find(|other| other.touches(range.start, range.end));
         if let Some(other) = clash {
-            let error = odd(format!("has parent locator {index} on the {}", other.what), range);
+            let error = odd(
+                format!("has parent locator {index} on the {}", other.what),
+                range,
+            );
             let wanted = format_args!("apart from bytes {} to {}", other.start, other.end);
             sink.oddity(Severity::Warning, error.with_wanted(wanted));
         }

@@ -12,6 +12,7 @@ use super::layout::{
     guid,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::finding::{Severity, Sink};
 use crate::store::Store;
 
 /// The header that counts, and in which of the two places it stands.
@@ -35,7 +36,7 @@ fn flaw(raw: &RawHeader, place: usize) -> Option<Error> {
     let at = HEADERS_AT[place];
     if raw.signature != HEADER_SIGNATURE {
         let error = Error::new(ErrorKind::HeaderCorrupt, "VHDX header", "is missing");
-        return Some(error.at(at).with_wanted("head"));
+        return Some(error.at(at).with_wanted("head").by("X-1"));
     }
     let sum = checksum(raw.as_bytes());
     if raw.checksum.get() != sum {
@@ -47,7 +48,8 @@ fn flaw(raw: &RawHeader, place: usize) -> Option<Error> {
             )
             .at(at.saturating_add(CHECKSUM_AT as u64))
             .with_found(format_args!("{:08x}", raw.checksum.get()))
-            .with_wanted(format_args!("{sum:08x}")),
+            .with_wanted(format_args!("{sum:08x}"))
+            .by("X-1"),
         );
     }
     (raw.version.get() != VERSION).then(|| {
@@ -59,26 +61,30 @@ fn flaw(raw: &RawHeader, place: usize) -> Option<Error> {
         .at(at.saturating_add(66))
         .with_found(raw.version.get())
         .with_wanted(VERSION)
+        .by("X-1")
     })
+}
+
+impl RawHeader {
+    /// Whether it is one that can count, at either place.
+    pub(crate) fn is_sound(&self) -> bool {
+        flaw(self, 0).is_none()
+    }
 }
 
 impl Headers {
     /// Reads both headers. In recovery one with a wrong checksum may count, and two that tie.
-    pub(crate) fn read(
-        store: &dyn Store,
-        recover: bool,
-        notices: &mut Vec<String>,
-    ) -> Result<Headers> {
+    pub(crate) fn read(store: &dyn Store, recover: bool, sink: &mut dyn Sink) -> Result<Headers> {
         let raws = [read_raw(store, 0)?, read_raw(store, 1)?];
         let [first, second] = [flaw(&raws[0], 0), flaw(&raws[1], 1)];
         let place = match (first, second) {
-            (None, None) => Headers::newer(&raws, recover, notices)?,
+            (None, None) => Headers::newer(&raws, recover, sink)?,
             (None, Some(error)) => {
-                notices.push(error.to_string());
+                sink.mendable(error);
                 0
             }
             (Some(error), None) => {
-                notices.push(error.to_string());
+                sink.mendable(error);
                 1
             }
             (Some(first), Some(second)) => {
@@ -93,12 +99,21 @@ impl Headers {
                 let [first, second] = flaws;
                 match best.filter(|_| recover) {
                     Some(place) => {
-                        notices.push(format!("{first}; {second}; accepted for recovery"));
+                        let message =
+                            format!("is damaged, accepted for recovery: {first}; {second}");
+                        let error = Error::new(ErrorKind::HeaderCorrupt, "VHDX header", message);
+                        sink.oddity(Severity::Warning, error.at(HEADERS_AT[place]).by("X-1"));
                         place
                     }
                     // What is no header at all says less than one that is damaged.
-                    None if first.kind() == ErrorKind::HeaderCorrupt => return Err(second),
-                    None => return Err(first),
+                    None if first.kind() == ErrorKind::HeaderCorrupt => {
+                        sink.fault(second)?;
+                        return Err(first);
+                    }
+                    None => {
+                        sink.fault(first)?;
+                        return Err(second);
+                    }
                 }
             }
         };
@@ -110,7 +125,7 @@ impl Headers {
     }
 
     /// The one of two sound headers that counts.
-    fn newer(raws: &[RawHeader; 2], recover: bool, notices: &mut Vec<String>) -> Result<usize> {
+    fn newer(raws: &[RawHeader; 2], recover: bool, sink: &mut dyn Sink) -> Result<usize> {
         let [first, second] = [raws[0].sequence.get(), raws[1].sequence.get()];
         if first != second || raws[0].as_bytes() == raws[1].as_bytes() {
             return Ok(usize::from(second > first));
@@ -121,12 +136,14 @@ impl Headers {
             "has the sequence number of the other one and differs from it",
         )
         .at(HEADERS_AT[0])
-        .with_found(first);
+        .with_found(first)
+        .by("X-1");
         if recover {
-            notices.push(format!("{error}; the first is taken for recovery"));
-            return Ok(0);
+            sink.oddity(Severity::Warning, error);
+        } else {
+            sink.fault(error)?;
         }
-        Err(error)
+        Ok(0)
     }
 
     /// The id of what the log holds; nil where there is nothing to replay.
@@ -154,6 +171,7 @@ impl Headers {
             Error::new(ErrorKind::HeaderCorrupt, "VHDX header", message)
                 .at(self.offset().saturating_add(68))
                 .with_found(format_args!("{} bytes at {}", log.length, log.offset))
+                .by("X-13")
         };
         if log.length == 0 {
             if self.log_guid().is_nil() {

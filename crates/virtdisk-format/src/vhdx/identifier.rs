@@ -22,7 +22,8 @@ pub(crate) fn read_identifier(store: &dyn Store) -> Result<String> {
         )
         .at(0)
         .with_found(raw.signature.escape_ascii())
-        .with_wanted("vhdxfile"));
+        .with_wanted("vhdxfile")
+        .by("X-1"));
     }
     Ok(creator(&raw.creator))
 }

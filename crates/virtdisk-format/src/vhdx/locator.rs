@@ -24,7 +24,9 @@ pub(crate) fn read_locator(item: &[u8], at: u64) -> Result<ParentLink> {
 }
 
 fn wrong(at: u64, message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::MetadataCorrupt, "VHDX parent locator", message).at(at)
+    Error::new(ErrorKind::MetadataCorrupt, "VHDX parent locator", message)
+        .at(at)
+        .by("S-8")
 }
 
 /// All pairs of the item, in the order of the file.

@@ -109,7 +109,9 @@ impl Log<'_> {
     }
 
     fn wrong(&self, message: &str) -> Error {
-        Error::new(ErrorKind::LogCorrupt, "VHDX log", message).at(self.place.offset)
+        Error::new(ErrorKind::LogCorrupt, "VHDX log", message)
+            .at(self.place.offset)
+            .by("X-27")
     }
 
     fn two(&self, last: Option<&Entry>) -> Error {

@@ -17,6 +17,7 @@ use super::layout::{
 use super::region::Region;
 use crate::error::{Error, ErrorKind, Result};
 use crate::facts::{Kind, MetadataItem};
+use crate::finding::{Severity, Sink};
 use crate::store::Store;
 
 /// Bytes of the table, for buffers.
@@ -34,6 +35,15 @@ const KNOWN: [Uuid; 9] = [
     CHS_PARAMETERS,
     PMEM_LABELS,
     INCOMPLETE_FILE,
+];
+
+/// The items that every image has.
+const EVERYWHERE: [Uuid; 5] = [
+    FILE_PARAMETERS,
+    VIRTUAL_SIZE,
+    DISK_ID,
+    LOGICAL_SECTOR,
+    PHYSICAL_SECTOR,
 ];
 
 /// An entry of the table, checked.
@@ -62,30 +72,44 @@ pub(crate) struct Metadata {
 
 impl Metadata {
     /// Reads table and items of the region.
-    pub(crate) fn read(
-        store: &dyn Store,
-        region: Region,
-        notices: &mut Vec<String>,
-    ) -> Result<Metadata> {
-        let items = read_table(store, region)?;
+    pub(crate) fn read(store: &dyn Store, region: Region, sink: &mut dyn Sink) -> Result<Metadata> {
+        let items = read_table(store, region, sink)?;
         //
         if let Some(item) = find(&items, INCOMPLETE_FILE) {
-            return Err(
-                wrong("says that the creation of the image was interrupted").at(item.offset)
-            );
+            let error = wrong("says that the creation of the image was interrupted");
+            sink.fault(error.at(item.offset).by("X-14"))?;
         }
         let reader = Reader { store, region };
-        let (parameters, kind) = reader.file_parameters(&items)?;
-        let logical_sector = reader.sector(&items, LOGICAL_SECTOR, "logical sector size")?;
-        let physical_sector = reader.sector(&items, PHYSICAL_SECTOR, "physical sector size")?;
-        let virtual_size = reader.virtual_size(&items, logical_sector)?;
-        let (id, at) = reader.fixed::<16>(&items, DISK_ID, "virtual disk id")?;
+        let mut flaws = Vec::new();
+        let parameters = keep(reader.file_parameters(&items), &mut flaws);
+        let logical = reader.sector(&items, LOGICAL_SECTOR, "logical sector size");
+        let logical = keep(logical, &mut flaws);
+        let physical = reader.sector(&items, PHYSICAL_SECTOR, "physical sector size");
+        let physical = keep(physical, &mut flaws);
+        let size = reader.virtual_size(&items, logical.unwrap_or(512));
+        let size = keep(size, &mut flaws);
+        let id = reader.fixed::<16>(&items, DISK_ID, "virtual disk id");
+        let id = keep(id, &mut flaws);
+        let last = flaws.pop();
+        flaws.into_iter().try_for_each(|flaw| sink.fault(flaw))?;
+        let read = (parameters, logical, physical, size, id);
+        let (
+            Some((block_size, kind)),
+            Some(logical_sector),
+            Some(physical_sector),
+            Some(virtual_size),
+            Some((id, at)),
+        ) = read
+        else {
+            return Err(last.unwrap_or_else(|| wrong("cannot be read")));
+        };
         if guid(id).is_nil() {
-            notices.push(format!("the virtual disk id at byte {at} is all zeros"));
+            let error = wrong("has a virtual disk id of all zeros").at(at).by("X-7");
+            sink.oddity(Severity::Warning, error);
         }
         Ok(Metadata {
             kind,
-            block_size: parameters,
+            block_size,
             virtual_size,
             logical_sector,
             physical_sector,
@@ -131,6 +155,11 @@ impl Metadata {
     }
 }
 
+/// The value; or nothing, and its error is kept.
+fn keep<T>(result: Result<T>, flaws: &mut Vec<Error>) -> Option<T> {
+    result.map_err(|error| flaws.push(error)).ok()
+}
+
 /// The format's own item with that id.
 fn find(items: &[Item], id: Uuid) -> Option<&Item> {
     items
@@ -152,7 +181,7 @@ pub(crate) fn content(store: &dyn Store, item: &Item) -> Result<Vec<u8>> {
 }
 
 fn wrong(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::MetadataCorrupt, "VHDX metadata", message)
+    Error::new(ErrorKind::MetadataCorrupt, "VHDX metadata", message).by("X-7")
 }
 
 /// Reads the items that every image has.
@@ -209,7 +238,8 @@ impl Reader<'_> {
             )
             .at(at)
             .with_found(block_size)
-            .with_wanted("a power of two from 1 MiB to 256 MiB"));
+            .with_wanted("a power of two from 1 MiB to 256 MiB")
+            .by("X-8"));
         }
         let kind = match raw.flags.get() {
             0 => Kind::Dynamic,
@@ -249,12 +279,13 @@ impl Reader<'_> {
         )
         .at(at)
         .with_found(size)
-        .with_wanted(format_args!("a positive multiple of {sector} up to 64 TiB")))
+        .with_wanted(format_args!("a positive multiple of {sector} up to 64 TiB"))
+        .by("X-8"))
     }
 }
 
 /// Reads and checks the table.
-fn read_table(store: &dyn Store, region: Region) -> Result<Vec<Item>> {
+fn read_table(store: &dyn Store, region: Region, sink: &mut dyn Sink) -> Result<Vec<Item>> {
     const _: () = assert!(TABLE_BYTES as u64 == METADATA_TABLE);
     let mut bytes = vec![0; TABLE_BYTES];
     store
@@ -283,11 +314,45 @@ fn read_table(store: &dyn Store, region: Region) -> Result<Vec<Item>> {
     for (index, entry) in (0..count).zip(body.chunks_exact(size_of::<RawItem>())) {
         let at = region.offset + 32 + 32 * u64::from(index);
         if let Ok(raw) = RawItem::read_from_bytes(entry) {
-            items.push(check_item(&raw, region, at)?);
+            match check_item(&raw, region, at) {
+                Ok(item) => {
+                    note_item(&item, at, sink);
+                    items.push(item);
+                }
+                // Without these nothing else makes sense.
+                Err(error) if EVERYWHERE.contains(&guid(raw.guid)) => return Err(error),
+                Err(error) => sink.fault(error)?,
+            }
         }
     }
-    check_apart(&items, region)?;
+    if let Err(error) = check_apart(&items, region) {
+        sink.fault(error)?;
+    }
     Ok(items)
+}
+
+/// What is accepted of an item and unusual.
+fn note_item(item: &Item, at: u64, sink: &mut dyn Sink) {
+    let wanted = match item.id {
+        FILE_PARAMETERS | PARENT_LOCATOR => ITEM_REQUIRED,
+        VIRTUAL_SIZE | DISK_ID | LOGICAL_SECTOR | PHYSICAL_SECTOR => {
+            ITEM_REQUIRED | ITEM_VIRTUAL_DISK
+        }
+        id if item.flags & ITEM_USER == 0 && !KNOWN.contains(&id) => {
+            let error = wrong(format!("has the item {id}, which is not known")).at(at);
+            sink.oddity(Severity::Note, error.by("X-5"));
+            return;
+        }
+        _ => return,
+    };
+    if item.flags != wanted {
+        let error = wrong(format!("has unusual flags of the item {}", item.id))
+            .at(at.saturating_add(24))
+            .with_found(format_args!("{:#x}", item.flags))
+            .with_wanted(format_args!("{wanted:#x}"))
+            .by("X-7");
+        sink.oddity(Severity::Note, error);
+    }
 }
 
 /// One entry of the table, found at `at`.
@@ -323,7 +388,8 @@ fn check_item(raw: &RawItem, region: Region, at: u64) -> Result<Item> {
             "VHDX metadata",
             format!("requires the item {id}, which is not known"),
         )
-        .at(at));
+        .at(at)
+        .by("X-5"));
     }
     Ok(Item {
         id,

@@ -12,6 +12,7 @@ mod bat;
 mod bitmap;
 mod cache;
 mod change;
+mod check;
 mod close;
 mod create;
 mod header;
@@ -39,5 +40,6 @@ mod usage;
 mod validate;
 mod writer;
 
+pub(crate) use check::{check, mend};
 pub(crate) use create::create;
 pub(crate) use open::open;

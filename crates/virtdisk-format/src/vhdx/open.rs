@@ -21,20 +21,21 @@ use super::overlay::Overlay;
 use super::pending::Tables;
 use super::region::{Region, Regions};
 use super::replay::Plan;
-use super::scan::{MOST_ENTRIES_READING, scan};
+use super::scan::{MOST_ENTRIES_READING, MOST_NOTICES, scan};
 use super::shape::Shape;
 use super::space::Space;
 use super::territory::Territory;
 use super::writer::Writer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::facts::{Facts, Format, Kind, ParentLink};
+use crate::finding::{Lenient, Severity, Sink};
 use crate::image::Image;
 use crate::open::OpenOptions;
 use crate::store::Store;
 
 /// Opens a file that was found, or is said, to be a VHDX.
 pub(crate) fn open(store: Arc<dyn Store>, options: &OpenOptions) -> Result<Box<dyn Image>> {
-    let mut notices = Vec::new();
+    let mut notices: Vec<String> = Vec::new();
     let creator = read_identifier(&*store)?;
     let mut headers = Headers::read(&*store, options.recover, &mut notices)?;
     let log = headers.log(length(&*store)?)?;
@@ -72,13 +73,14 @@ pub(crate) fn open(store: Arc<dyn Store>, options: &OpenOptions) -> Result<Box<d
     );
     let mut writer = None;
     if writable {
-        let found = scan(&bat, &territory, true, &mut notices)?;
+        let found = scan(&bat, &territory, &mut notices)?;
         lengthen(&*store, &territory, found.needed_len)?;
         let space = Space::new(found.usage, territory.file_len());
         let file = Arc::clone(&store);
         writer = Some(Writer::new(file, pending, log, space, territory.file_len()));
     } else if shape.entries() <= MOST_ENTRIES_READING {
-        scan(&bat, &territory, false, &mut notices)?;
+        let mut lenient = Lenient::new(&mut notices, MOST_NOTICES);
+        scan(&bat, &territory, &mut lenient)?;
     }
     let mut facts = facts_of(&metadata, &headers, parent);
     (facts.creator, facts.read_only, facts.notices) = (creator, read_only, notices);
@@ -99,19 +101,19 @@ pub(crate) fn open(store: Arc<dyn Store>, options: &OpenOptions) -> Result<Box<d
     }))
 }
 
-fn length(store: &dyn Store) -> Result<u64> {
+pub(super) fn length(store: &dyn Store) -> Result<u64> {
     store
         .len()
         .map_err(|error| Error::io("file", "does not tell its length", error))
 }
 
 /// Puts the log in its place where there is something to replay.
-fn settle(
+pub(super) fn settle(
     store: &Arc<dyn Store>,
     headers: &mut Headers,
     log: LogPlace,
     writable: bool,
-    notices: &mut Vec<String>,
+    sink: &mut dyn Sink,
 ) -> Result<Option<Arc<Overlay>>> {
     if headers.log_guid().is_nil() {
         return Ok(None);
@@ -121,15 +123,17 @@ fn settle(
         plan.in_file(&**store, headers)?;
         return Ok(None);
     }
-    notices.push("the log holds changes, which were replayed in memory".to_owned());
+    let message = "holds changes, which were replayed in memory";
+    let error = Error::new(ErrorKind::LogCorrupt, "VHDX log", message);
+    sink.mendable(error.at(log.offset).by("X-21"));
     Ok(Some(Arc::new(plan.in_memory(Arc::clone(store)))))
 }
 
 /// What the image says of its parent; `None` where it has none.
-fn parent(
+pub(super) fn parent(
     store: &dyn Store,
     metadata: &Metadata,
-    notices: &mut Vec<String>,
+    sink: &mut dyn Sink,
 ) -> Result<Option<ParentLink>> {
     match (metadata.kind, metadata.parent_locator()) {
         (Kind::Differencing, Some(item)) => {
@@ -139,9 +143,12 @@ fn parent(
             ErrorKind::MetadataCorrupt,
             "VHDX metadata",
             "is that of a differencing disk and has no parent locator",
-        )),
-        (_, Some(_)) => {
-            notices.push("the disk has a parent locator and no parent".to_owned());
+        )
+        .by("P-6")),
+        (_, Some(item)) => {
+            let message = "has a parent locator, and the disk has no parent";
+            let error = Error::new(ErrorKind::MetadataCorrupt, "VHDX metadata", message);
+            sink.oddity(Severity::Warning, error.at(item.offset).by("X-7"));
             Ok(None)
         }
         (_, None) => Ok(None),
@@ -149,7 +156,7 @@ fn parent(
 }
 
 /// The table has an entry for every block of the disk, inside its region and the file.
-fn check_table(region: Region, shape: &Shape, file_len: u64) -> Result<()> {
+pub(super) fn check_table(region: Region, shape: &Shape, file_len: u64) -> Result<()> {
     let needed = u64::from(shape.entries()) * BAT_ENTRY;
     let end = region.offset.saturating_add(needed);
     if needed <= region.length && end <= file_len {
@@ -165,7 +172,8 @@ fn check_table(region: Region, shape: &Shape, file_len: u64) -> Result<()> {
         "{} bytes, {file_len} of the file",
         region.length
     ))
-    .with_wanted(needed))
+    .with_wanted(needed)
+    .by("X-51"))
 }
 
 /// The file holds all of its last block before that is written to.

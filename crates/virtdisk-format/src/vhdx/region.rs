@@ -15,10 +15,14 @@ use super::layout::{
 };
 use super::territory::Owned;
 use crate::error::{Error, ErrorKind, Result};
+use crate::finding::{Severity, Sink};
 use crate::store::Store;
 
 /// Bytes of a table, for buffers.
 const TABLE_BYTES: usize = 64 << 10;
+
+/// What a region is called that is not known.
+const UNKNOWN: &str = "unknown region";
 
 /// A region of the file. Bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +45,7 @@ pub(crate) struct Regions {
 
 /// Why a table does not count, `None` where it does.
 fn flaw(bytes: &[u8], at: u64) -> Option<Error> {
-    let new = |kind, message| Error::new(kind, "VHDX region table", message);
+    let new = |kind, message| Error::new(kind, "VHDX region table", message).by("X-4");
     let Ok((header, _)) = RawRegionHeader::read_from_prefix(bytes) else {
         return Some(new(ErrorKind::RegionCorrupt, "is cut short").at(at));
     };
@@ -76,7 +80,7 @@ impl Regions {
         store: &dyn Store,
         file_len: u64,
         log: LogPlace,
-        notices: &mut Vec<String>,
+        sink: &mut dyn Sink,
     ) -> Result<Regions> {
         let [first, second] = [read_table(store, 0)?, read_table(store, 1)?];
         let flaws = [
@@ -86,21 +90,35 @@ impl Regions {
         let (table, at, unlike) = match flaws {
             [None, None] if first == second => (first, REGION_TABLES_AT[0], None),
             [None, None] => {
-                notices.push("the second VHDX region table differs from the first".to_owned());
+                let differing = (REGION_TABLES_AT[1]..).zip(first.iter().zip(&second));
+                let mut differing = differing.filter(|(_, (one, other))| one != other);
+                let (at, _) = differing
+                    .find(|(at, _)| !(4..8).contains(&(at - REGION_TABLES_AT[1])))
+                    .unwrap_or((REGION_TABLES_AT[1], (&0, &0)));
+                let message = "differs from the first";
+                let error = Error::new(
+                    ErrorKind::RegionCorrupt,
+                    "second VHDX region table",
+                    message,
+                );
+                sink.mendable(error.at(at).by("X-4"));
                 (first, REGION_TABLES_AT[0], Some(REGION_TABLES_AT[1]))
             }
             [None, Some(error)] => {
-                notices.push(error.to_string());
+                sink.mendable(error);
                 (first, REGION_TABLES_AT[0], Some(REGION_TABLES_AT[1]))
             }
             [Some(error), None] => {
-                notices.push(error.to_string());
+                sink.mendable(error);
                 (second, REGION_TABLES_AT[1], Some(REGION_TABLES_AT[0]))
             }
-            [Some(error), Some(_)] => return Err(error),
+            [Some(first), Some(second)] => {
+                sink.fault(first)?;
+                return Err(second);
+            }
         };
         let place = Place { at, file_len, log };
-        let (bat, metadata, owned) = place.check(&table)?;
+        let (bat, metadata, owned) = place.check(&table, sink)?;
         Ok(Regions {
             bat,
             metadata,
@@ -119,7 +137,7 @@ struct Place {
 }
 
 impl Place {
-    fn check(&self, table: &[u8]) -> Result<(Region, Region, Vec<Owned>)> {
+    fn check(&self, table: &[u8], sink: &mut dyn Sink) -> Result<(Region, Region, Vec<Owned>)> {
         let (head, body) = table.split_at(size_of::<RawRegionHeader>().min(table.len()));
         let count = RawRegionHeader::read_from_bytes(head).map_or(0, |head| head.count.get());
         let (mut bat, mut metadata) = (None, None);
@@ -131,14 +149,22 @@ impl Place {
                 break;
             };
             let at = self.at + 16 + 32 * u64::from(index);
-            let region = self.region(&raw, at)?;
             let id = guid(raw.guid);
+            let region = match self.region(&raw, at) {
+                Ok(region) => region,
+                Err(error) if matches!(id, BAT_REGION | METADATA_REGION) => return Err(error),
+                Err(error) => {
+                    sink.fault(error)?;
+                    continue;
+                }
+            };
             if raw.flags.get() & !REGION_REQUIRED != 0 {
-                return Err(self
+                let error = self
                     .wrong(format!("gives the region {id} flags that are not known"))
                     .at(at.saturating_add(28))
                     .with_found(format_args!("{:#x}", raw.flags.get()))
-                    .with_wanted("0 or 1"));
+                    .with_wanted("0 or 1");
+                sink.fault(error)?;
             }
             let what = match id {
                 BAT_REGION => {
@@ -149,16 +175,23 @@ impl Place {
                     metadata = Some(region);
                     "metadata"
                 }
-                _ => unknown(&raw, id, at)?,
+                _ => unknown(&raw, id, at, sink)?,
             };
+            if raw.flags.get() & REGION_REQUIRED == 0 && what != UNKNOWN {
+                let error = self.wrong(format!("does not require the region {id}"));
+                let error = error.at(at.saturating_add(28)).with_found(0).with_wanted(1);
+                sink.oddity(Severity::Note, error);
+            }
             seen.push(id);
             owned.push(Owned::new(region.offset, region.length, what));
         }
         seen.sort_unstable();
         if let Some(pair) = seen.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(self.wrong(format!("names the region {} twice", pair[0])));
+            sink.fault(self.wrong(format!("names the region {} twice", pair[0])))?;
         }
-        self.check_apart(&mut owned)?;
+        if let Err(error) = self.check_apart(&mut owned) {
+            sink.fault(error)?;
+        }
         let missing = |name: &str| self.wrong(format!("names no {name} region"));
         let bat = bat.ok_or_else(|| missing("block allocation table"))?;
         let metadata = metadata.ok_or_else(|| missing("metadata"))?;
@@ -196,7 +229,8 @@ impl Place {
                 .with_wanted(format_args!(
                     "whole MiBs between {HEADER_SECTION} and {}",
                     self.file_len
-                )),
+                ))
+                .by("X-6"),
         )
     }
 
@@ -222,21 +256,29 @@ impl Place {
     }
 
     fn wrong(&self, message: impl Into<String>) -> Error {
-        Error::new(ErrorKind::RegionCorrupt, "VHDX region table", message).at(self.at)
+        Error::new(ErrorKind::RegionCorrupt, "VHDX region table", message)
+            .at(self.at)
+            .by("X-6")
     }
 }
 
 /// A region that is not known: refused where it is required, kept otherwise.
-fn unknown(raw: &RawRegion, id: Uuid, at: u64) -> Result<&'static str> {
+fn unknown(raw: &RawRegion, id: Uuid, at: u64, sink: &mut dyn Sink) -> Result<&'static str> {
+    let tell = |verb: &str| {
+        Error::new(
+            ErrorKind::UnsupportedFeature,
+            "VHDX region table",
+            format!("{verb} the region {id}, which is not known"),
+        )
+        .at(at)
+        .by("X-5")
+    };
     if raw.flags.get() & REGION_REQUIRED == 0 {
-        return Ok("unknown region");
+        sink.oddity(Severity::Note, tell("names"));
+    } else {
+        sink.fault(tell("requires"))?;
     }
-    Err(Error::new(
-        ErrorKind::UnsupportedFeature,
-        "VHDX region table",
-        format!("requires the region {id}, which is not known"),
-    )
-    .at(at))
+    Ok(UNKNOWN)
 }
 
 fn read_table(store: &dyn Store, place: usize) -> Result<Vec<u8>> {

@@ -49,7 +49,8 @@ impl Plan {
             )
             .at(headers.offset().saturating_add(64))
             .with_found(version)
-            .with_wanted(LOG_VERSION));
+            .with_wanted(LOG_VERSION)
+            .by("X-33"));
         }
         if place.length > LARGEST_LOG {
             return Err(wrong("is too large to be replayed", place)

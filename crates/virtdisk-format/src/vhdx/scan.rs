@@ -1,8 +1,8 @@
 //! The one pass over the table at open: is every entry one that may be, and do any two share space
 //! (X-43 to X-46, S-3).
 //!
-//! What is kept of it is a bit per MiB of the file. For reading, findings are notices, and a large
-//! table is not gone through at all; for writing the first finding is an error.
+//! What is kept of it is a bit per MiB of the file. For reading, what is found are notices, and a
+//! large table is not gone through at all; for writing the first fault is an error.
 
 use super::bat::{Bat, Entry};
 use super::layout::{
@@ -13,12 +13,16 @@ use super::shape::Subject;
 use super::territory::Territory;
 use super::usage::Usage;
 use crate::error::{Error, ErrorKind, Result};
+use crate::finding::{Severity, Sink};
 
 /// Largest table in entries that is gone through for reading, where the pass only makes notices:
 /// 8 TiB in blocks of 32 MiB.
 pub(crate) const MOST_ENTRIES_READING: u32 = 1 << 18;
 /// Most findings that become notices.
-const MOST_NOTICES: usize = 8;
+pub(crate) const MOST_NOTICES: usize = 8;
+
+/// Most notes that are made of odd entries.
+const MOST_NOTES: u32 = 2000;
 
 /// What the pass found.
 pub(crate) struct Scan {
@@ -31,18 +35,12 @@ pub(crate) struct Scan {
 }
 
 /// Goes over the table.
-pub(crate) fn scan(
-    bat: &Bat,
-    territory: &Territory,
-    strict: bool,
-    notices: &mut Vec<String>,
-) -> Result<Scan> {
+pub(crate) fn scan(bat: &Bat, territory: &Territory, sink: &mut dyn Sink) -> Result<Scan> {
     let mut pass = Pass {
         bat,
         territory,
-        strict,
-        notices,
-        found: 0,
+        sink,
+        notes: 0,
         partial: None,
         scan: Scan {
             usage: Usage::default(),
@@ -57,10 +55,10 @@ pub(crate) fn scan(
     }
     bat.stream(|index, raw| {
         let judged = pass.visit(index, raw);
-        judged.or_else(|error| pass.report(error))
+        judged.or_else(|error| pass.sink.fault(error))
     })?;
     if let Err(error) = pass.no_partial_before(u32::MAX) {
-        pass.report(error)?;
+        pass.sink.fault(error)?;
     }
     Ok(pass.scan)
 }
@@ -68,30 +66,37 @@ pub(crate) fn scan(
 struct Pass<'a> {
     bat: &'a Bat,
     territory: &'a Territory,
-    strict: bool,
-    notices: &'a mut Vec<String>,
-    found: usize,
+    sink: &'a mut dyn Sink,
+    notes: u32,
     /// A partially present block, whose chunk's bitmap was not met yet.
     partial: Option<u32>,
     scan: Scan,
 }
 
 impl Pass<'_> {
-    fn report(&mut self, error: Error) -> Result<()> {
-        if self.strict {
-            return Err(error);
+    /// An entry that is odd and harmless. A table may be full of them, so that the text is made only
+    /// while somebody may want it.
+    fn note(&mut self, make: impl FnOnce() -> Error) {
+        if self.notes < MOST_NOTES {
+            self.notes += 1;
+            self.sink.oddity(Severity::Note, make());
         }
-        self.found += 1;
-        if self.found <= MOST_NOTICES {
-            self.notices.push(error.to_string());
-        }
-        Ok(())
     }
 
     fn visit(&mut self, index: u32, raw: u64) -> Result<()> {
         let (entry, at) = (Entry::of_file(raw), self.bat.offset_of(index));
         match self.bat.shape().subject(index) {
-            Subject::Padding => Ok(()),
+            Subject::Padding => {
+                if raw != 0 {
+                    let message = "has an entry behind the end of the disk that is not 0";
+                    self.note(|| {
+                        wrong(message.to_owned(), at)
+                            .with_found(format_args!("{raw:#x}"))
+                            .by("X-7")
+                    });
+                }
+                Ok(())
+            }
             Subject::Payload(block) => {
                 self.no_partial_before(self.bat.shape().chunk_of(block))?;
                 self.payload(block, entry, at)
@@ -110,11 +115,11 @@ impl Pass<'_> {
                 let size = shape.block_size;
                 let inside = self.territory.check(entry.offset(), size, &name(), at)?;
                 self.claim(entry, size, at)?;
-                if inside < shape.visible(block) && self.found < MOST_NOTICES {
-                    self.found += 1;
-                    self.notices.push(format!(
-                        "the file ends inside block {block}, whose missing bytes are zeros"
-                    ));
+                if inside < shape.visible(block) {
+                    let message = format!(
+                        "has block {block} across the end of the file, whose missing bytes are zeros"
+                    );
+                    self.sink.mendable(wrong(message, at).by("X-11"));
                 }
                 if entry.state() == PARTIALLY_PRESENT {
                     self.partial = Some(block);
@@ -128,6 +133,16 @@ impl Pass<'_> {
                 self.territory
                     .check(entry.offset(), shape.block_size, &name(), at)?;
                 self.claim(entry, shape.block_size, at)
+            }
+            NOT_PRESENT | ZERO if entry.offset() != 0 => {
+                self.note(|| {
+                    let message = format!("gives block {block} an offset in a state that has none");
+                    wrong(message, at)
+                        .with_found(format_args!("byte {}", entry.offset()))
+                        .with_wanted(0)
+                        .by("X-47")
+                });
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -151,11 +166,10 @@ impl Pass<'_> {
             return Err(cut_bitmap(chunk, at));
         }
         self.claim(entry, BITMAP_BLOCK, at)?;
-        if !self.bat.shape().differencing && self.found < MOST_NOTICES {
-            self.found += 1;
-            self.notices.push(format!(
-                "chunk {chunk} has a sector bitmap, though the disk has no parent"
-            ));
+        if !self.bat.shape().differencing {
+            let message = format!("has a bitmap of chunk {chunk}, though the disk has no parent");
+            self.sink
+                .oddity(Severity::Warning, wrong(message, at).by("X-43"));
         }
         Ok(())
     }
@@ -187,6 +201,7 @@ impl Pass<'_> {
                 )
                 .at(at)
                 .with_found(format_args!("{len} bytes at {}", entry.offset()))
+                .by("S-3")
             })
     }
 }
@@ -198,6 +213,7 @@ fn wrong(message: String, at: u64) -> Error {
         message,
     )
     .at(at)
+    .by("X-44")
 }
 
 /// Whether a block may be in this state.
@@ -214,7 +230,8 @@ pub(crate) fn check_entry(block: u32, entry: Entry, differencing: bool, at: u64)
         PARTIALLY_PRESENT => Err(wrong(
             format!("has block {block} partially present, though the disk has no parent"),
             at,
-        )),
+        )
+        .by("X-43")),
         state => Err(wrong(
             format!("has block {block} in a state that is not known"),
             at,
@@ -247,6 +264,7 @@ pub(crate) fn no_bitmap(block: u32, at: u64) -> Error {
         format!("has block {block} partially present and no sector bitmap for it"),
     )
     .at(at)
+    .by("X-43")
 }
 
 /// A bitmap that is not all in the file.
@@ -257,4 +275,5 @@ pub(crate) fn cut_bitmap(chunk: u32, at: u64) -> Error {
         format!("puts the bitmap of chunk {chunk} across the end of the file, which was cut"),
     )
     .at(at)
+    .by("X-45")
 }

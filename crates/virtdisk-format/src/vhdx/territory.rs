@@ -110,7 +110,8 @@ impl Territory {
             .with_wanted(format_args!(
                 "a start between {HEADER_SECTION} and {}",
                 self.file_len()
-            )))
+            ))
+            .by("X-45"))
     }
 }
 
