@@ -4,8 +4,8 @@
 
 mod disk;
 
-use disk::{Disk, named, reading, refused, writing};
-use virtdisk_format::{ErrorKind, Format, Kind, Place};
+use disk::{Disk, named, reading, writing};
+use virtdisk_format::{Format, Kind, Place};
 use virtdisk_testkit::corpus::{corpus_of, sample_named, sha256_of};
 use virtdisk_testkit::{MemoryStore, Pages};
 

@@ -13,8 +13,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub(crate) const MIB: u64 = 1 << 20;
 /// Bytes of a sector of the log, and of a piece of metadata that a descriptor carries (2.5).
 pub(crate) const LOG_SECTOR: u64 = 4096;
-/// Bytes of the file identifier's place (2.2).
-pub(crate) const IDENTIFIER_AREA: u64 = 64 << 10;
 /// Where the two headers stand (2.1).
 pub(crate) const HEADERS_AT: [u64; 2] = [64 << 10, 128 << 10];
 /// Where the two region tables stand (2.1).
@@ -147,7 +145,7 @@ pub(crate) const BITMAP_BLOCK: u64 = MIB;
 /// Logical sectors that a sector bitmap block covers: a chunk (2.6).
 pub(crate) const CHUNK_SECTORS: u64 = 1 << 23;
 
-/// The file identifier (2.2); zeros follow it up to [`IDENTIFIER_AREA`].
+/// The file identifier (2.2); zeros follow it up to the first header.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(crate) struct RawIdentifier {
@@ -157,7 +155,7 @@ pub(crate) struct RawIdentifier {
     pub(crate) creator: [u8; 512],
 }
 
-/// A header (2.3).
+/// A header (2.3); its checksum covers all of it.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(crate) struct RawHeader {
