@@ -201,7 +201,7 @@ fn the_corpus_reads_as_its_hashes_say() {
             sample.name
         );
         if sample.virtual_size > 1 << 32 {
-            // Too long to hash here: the one is empty, the other a swap area of which little is used.
+            // Too long to hash: one is empty, the other a swap area of which little is used.
             let extents = disk.extents(0, sample.virtual_size).unwrap();
             let data = extents.iter().filter(|extent| !extent.is_zero());
             let len: u64 = data.map(|extent| extent.len).sum();
