@@ -107,6 +107,60 @@ fn a_child_conforms_over_a_real_parent() {
 }
 
 #[test]
+fn threads_on_neighbouring_bytes_do_not_disturb_each_other() {
+    let mut rng = Rng::announced("threads_on_neighbouring_bytes_do_not_disturb_each_other");
+    for format in [Format::Vhd, Format::Vhdx] {
+        let folder = quick_folder();
+        let (base, child) = (folder.path().join("base"), folder.path().join("child"));
+        let shape = Shape { format, ..BASE };
+        shape.create(&base, None);
+        let parent = rng.bytes(6 * MIB as usize);
+        let disk = open(&base, true).unwrap();
+        disk.write_at(&parent, 0).unwrap();
+        disk.close().unwrap();
+        Shape { format, ..CHILD }.create_child(&child, &base);
+        let disk = open(&child, true).unwrap();
+        let seeds: Vec<u64> = (0..4).map(|_| rng.number()).collect();
+        std::thread::scope(|scope| {
+            for (thread, seed) in (0_u64..).zip(seeds) {
+                let (disk, parent) = (&disk, &parent);
+                scope.spawn(move || stripes(disk, parent, thread, &mut Rng::new(seed)));
+            }
+        });
+        disk.validate().unwrap();
+        disk.close().unwrap();
+    }
+}
+
+/// Changes every fourth stripe of 5,000 bytes and looks at it, while others do so beside it.
+fn stripes(disk: &Disk, parent: &[u8], thread: u64, rng: &mut Rng) {
+    const STRIPE: u64 = 5000;
+    for _ in 0..400 {
+        let start = (rng.below(300) * 4 + thread) * STRIPE;
+        let (from, to) = (rng.below(STRIPE), rng.below(STRIPE));
+        let (offset, len) = (start + from.min(to), from.abs_diff(to));
+        let mut wanted = vec![0x5A; STRIPE as usize];
+        disk.read_at(&mut wanted, start).unwrap();
+        let part = (offset - start) as usize..(offset - start + len) as usize;
+        if rng.one_in(2) {
+            let bytes = rng.bytes(len as usize);
+            disk.write_at(&bytes, offset).unwrap();
+            wanted[part].copy_from_slice(&bytes);
+        } else {
+            disk.zero(offset, len, rng.one_in(2)).unwrap();
+            wanted[part].fill(0);
+        }
+        let mut found = vec![0xA5; STRIPE as usize];
+        disk.read_at(&mut found, start).unwrap();
+        assert!(found == wanted, "{len} bytes at {offset}");
+    }
+    // What nobody wrote is the parent's.
+    let mut found = vec![0; 1000];
+    disk.read_at(&mut found, 1200 * STRIPE).unwrap();
+    assert!(found == parent[1200 * STRIPE as usize..][..1000]);
+}
+
+#[test]
 fn a_parent_that_was_written_to_is_another_one() {
     // P-1, X-60
     let folder = quick_folder();
@@ -206,8 +260,14 @@ fn a_parent_with_a_log_to_replay_is_read_through_memory() {
     fs::copy(&base, folder.path().join("killed.vhdx")).unwrap();
     drop(disk);
     fs::rename(folder.path().join("killed.vhdx"), &base).unwrap();
-    CHILD.create_child(&child, &base);
     let before = bytes_of(std::slice::from_ref(&base));
+    let disk = open(&base, false).unwrap();
+    must_agree(&disk, &model);
+    // Its bytes are not those of the file, so nobody gets that.
+    assert!(disk.file(0).is_none() && disk.direct().is_none());
+    assert!(disk.physical().unwrap().file_length > 0);
+    drop(disk);
+    CHILD.create_child(&child, &base);
     let disk = open(&child, true).unwrap();
     must_agree(&disk, &model);
     conformance::random_verbs(&disk, &mut model, &mut rng, 40);
