@@ -8,9 +8,10 @@ use std::fs::{self, File};
 use std::io::{IoSliceMut, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 
 use rustix::cmsg_space;
@@ -262,6 +263,40 @@ fn hostile_hints_send_nothing() {
         [NOT_FOUND, 0xC03A_0016].contains(&error.code().0),
         "{error}"
     );
+}
+
+// R-OPEN-11: a parent is read with the caller's own rights, and with those of nobody else.
+#[test]
+fn a_parent_that_may_not_be_read_is_access_denied() {
+    if rustix::process::geteuid().is_root() {
+        match run_as_nobody("a_parent_that_may_not_be_read_is_access_denied") {
+            Some(success) => assert!(success),
+            None => virtdisk_testkit::skip!("setpriv is not installed"),
+        }
+        return;
+    }
+    let fake = never(&[("relative", r".\base.vhd")]);
+    let child = fake.file("child.vhd");
+    let base = fake.file("base.vhd");
+    fs::set_permissions(&base, fs::Permissions::from_mode(0o000)).unwrap();
+    let error = fake.open(&child).unwrap_err();
+    assert_eq!(error.code().0, 0xC03A_0016);
+    assert!(error.to_string().contains("base.vhd"), "{error}");
+}
+
+/// Runs one test of this program as user 65534; `None` when that can't be done here.
+fn run_as_nobody(test: &str) -> Option<bool> {
+    let copy = tempfile::Builder::new().tempdir_in("/tmp").unwrap();
+    fs::set_permissions(copy.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = copy.path().join("test");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(&program)
+        .args(["--exact", test])
+        .env("TMPDIR", "/tmp");
+    Some(command.current_dir("/").output().ok()?.status.success())
 }
 
 // S-4: outside the child's tree only where the caller says so.

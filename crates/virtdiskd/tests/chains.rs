@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use support::*;
@@ -13,6 +13,8 @@ use virtdisk::{
     AccessMask, AttachFlags, CreateFlags, CreateOptions, CreateParameters, DetachFlags, OpenFlags,
     OpenOptions, ParentPolicy, VirtualDisk,
 };
+
+use virtdiskd::question::PARENTS_LIMIT;
 
 const NOT_FOUND: u32 = 0xC03A_000D;
 const MISMATCH: u32 = 0xC03A_000E;
@@ -512,6 +514,71 @@ fn the_next_broker_adopts_a_chain() {
         assert_eq!(read(&host, &name(2), 4, 3 * MIB), b"leaf");
         write(&host, &format!("probe.{extension}"), b"x", 0);
     }
+}
+
+/// Writes a child of the image `parent` without the service.
+fn quick_child(parent: &Path, name: &Path) {
+    let open = virtdisk_disk::OpenOptions::default();
+    let from = File::open(parent).unwrap();
+    let from = virtdisk_disk::Disk::open_alone(from, "parent", &open).unwrap();
+    let relative = format!(r".\{}", parent.file_name().unwrap().to_str().unwrap());
+    let facts = from.facts();
+    let options = virtdisk_disk::CreateOptions {
+        format: facts.format,
+        kind: virtdisk_disk::Kind::Differencing,
+        virtual_size: facts.virtual_size,
+        block_size: 0,
+        logical_sector_size: 0,
+        physical_sector_size: 0,
+        identifier: None,
+        parent: Some(from.as_parent(&relative, "").unwrap()),
+        created_unix: 0,
+        sparse: true,
+    };
+    let mut new = File::options();
+    let file = new.read(true).write(true).create_new(true).open(name);
+    let file = file.unwrap();
+    virtdisk_disk::Disk::create(file, "child", &options).unwrap();
+}
+
+// P-5: the longest chain crosses the socket, serves, is replaced and adopted; one more does not.
+#[test]
+fn the_longest_chain_is_served_and_a_longer_one_refused() {
+    let mut host = host!();
+    let long = "n".repeat(200);
+    let path = |host: &Host, number: usize| host.path(&format!("{long}{number}.vhd"));
+    drop(host.create("base.vhd", SIZE, CreateFlags::NONE));
+    write(&host, "base.vhd", b"base", MIB);
+    wait_for("the base to close", || {
+        host.open_v2("base.vhd", false).is_ok()
+    });
+    fs::rename(host.path("base.vhd"), path(&host, 0)).unwrap();
+    for number in 1..=PARENTS_LIMIT + 1 {
+        quick_child(&path(&host, number - 1), &path(&host, number));
+    }
+    let leaf = path(&host, PARENTS_LIMIT);
+    let disk = host.open_soon(&leaf, AccessMask::ALL);
+    let device = attach_permanent(&disk).device;
+    assert_eq!(read_device(&device, 4, MIB), b"base");
+    write_device(&device, b"leaf", 5 * MIB);
+    for pid in host.workers() {
+        kill(pid);
+    }
+    assert_eq!(read_device(&device, 4, MIB), b"base");
+    drop(disk);
+    host.kill_broker();
+    host.start_broker();
+    for pid in workers_with(&host) {
+        kill(pid);
+    }
+    assert_eq!(read_device(&device, 4, 5 * MIB), b"leaf");
+    let rights = AccessMask::GET_INFO | AccessMask::DETACH;
+    let handle = host.open_soon(&leaf, rights);
+    assert!(handle.information().unwrap().parents.len() > 50);
+    assert!(handle.detach(DetachFlags::NONE).unwrap().gone);
+    drop(handle);
+    let longer = open(&host, &path(&host, PARENTS_LIMIT + 1), OpenFlags::NONE);
+    assert_eq!(longer.unwrap_err().code().0, CYCLE);
 }
 
 /// Workers that have a file of this host open, whoever started them.
