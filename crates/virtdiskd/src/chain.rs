@@ -141,6 +141,11 @@ pub fn lock_all(parents: &Parents) -> Result<()> {
     parents.iter().try_for_each(|parent| parent.lock())
 }
 
+/// Which files they are.
+pub fn ids(parents: &Parents) -> Vec<FileId> {
+    parents.iter().map(|parent| parent.id()).collect()
+}
+
 /// Their names as they fit into a packet.
 pub fn names(parents: &Parents) -> Vec<String> {
     crate::question::fitting(parents.iter().map(|parent| parent.name()))

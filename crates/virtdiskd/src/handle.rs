@@ -11,6 +11,7 @@ use virtdisk::frame::OpenRequest;
 use virtdisk::{AccessMask, Code, OpenFlags};
 use virtdisk_disk::lock::Level;
 
+use crate::entry::FileId;
 use crate::failure::{Result, fail, hinted};
 
 /// Rights that do not disturb anybody.
@@ -31,6 +32,9 @@ pub struct Handle {
     pub file: Option<Arc<OwnedFd>>,
     /// Writes may go through this handle's file.
     pub writes: bool,
+    /// The parents that its holder showed, nearest first: only who can read them all gets at the
+    /// bytes of a chain, also of one that is open already.
+    pub parents: Vec<FileId>,
 }
 
 /// The rights that a request asks for.
@@ -63,6 +67,11 @@ impl Handle {
         } else {
             Level::None
         }
+    }
+
+    /// Can its holder get at the disk's bytes?
+    pub fn reads(&self) -> bool {
+        !QUIET.contains(self.rights)
     }
 
     /// Does it do without parents (R-OPEN-14), or bring them itself later (R-PAR-1)?

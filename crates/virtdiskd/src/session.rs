@@ -75,7 +75,7 @@ pub struct Session {
     caller: Caller,
     handle: Option<HandleId>,
     /// An open that waits for a parent.
-    pending: Option<Pending>,
+    pending: Option<Box<Pending>>,
 }
 
 impl Drop for Session {
@@ -188,10 +188,10 @@ impl Session {
         let file = self.block(move |_, _| receive_parent(fd)).await?;
         let pending = match self.pending.take() {
             Some(pending) => pending,
-            None => Pending::of(self.handle()?),
+            None => Box::new(Pending::of(self.handle()?)),
         };
         let opened = self
-            .block(move |engine, _| engine.open_parent(pending, file))
+            .block(move |engine, _| engine.open_parent(*pending, file))
             .await?;
         Ok(self.keep(opened))
     }

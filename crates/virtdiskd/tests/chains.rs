@@ -412,6 +412,61 @@ fn a_chain_is_supplied_by_hand() {
     }
 }
 
+// R-OPEN-11: who gets at a chain's bytes can read all of its files, also when it is open already.
+#[test]
+fn a_chain_that_is_open_is_joined_by_those_who_have_its_parents() {
+    let host = host!();
+    for extension in formats(&host) {
+        let (parent, name) = (format!("base.{extension}"), format!("child.{extension}"));
+        base(&host, &parent, b"base");
+        child(&host, &name, &parent);
+        wait_for("the child to close", || host.open_v2(&name, false).is_ok());
+        let first = host.open_v2(&name, true).unwrap();
+        fs::rename(host.path(&parent), host.path("away")).unwrap();
+        assert_eq!(host.open_v2(&name, true).unwrap_err().code().0, NOT_FOUND);
+        // Questions need no bytes.
+        let quiet = AccessMask::GET_INFO | AccessMask::DETACH;
+        let quiet = host.open(&name, quiet).unwrap();
+        assert!(quiet.information().unwrap().parent_resolved);
+        // A handle that came to an attached disk without its parents can detach it, not attach it.
+        let attached = attach_permanent_read_only(&first);
+        let late = host.open_v2(&name, true).unwrap();
+        drop((first, quiet));
+        wait_for("the others to close", || {
+            late.detach(DetachFlags::NONE).is_ok_and(|done| done.gone)
+        });
+        assert!(!is_bound(&attached));
+        let refused = late.attach(&attach_with(AttachFlags::READ_ONLY));
+        assert_eq!(refused.unwrap_err().code().0, 0xC03A_0016);
+        // One that brings its parents itself has them.
+        let options = OpenOptions {
+            flags: OpenFlags::CUSTOM_DIFF_CHAIN,
+            ..OpenOptions::v2(true)
+        };
+        let custom = host.service().open(host.path(&name), &options).unwrap();
+        let refused = custom.attach(&attach_with(AttachFlags::READ_ONLY));
+        assert_eq!(refused.unwrap_err().code().0, 0xC03A_0016);
+        assert!(custom.add_parent(host.path("away")).unwrap());
+        let device = attach(&custom, AttachFlags::READ_ONLY).device;
+        assert_eq!(read_device(&device, 4, MIB), b"base");
+        drop(late);
+        wait_for("the other to close", || {
+            custom.detach(DetachFlags::NONE).is_ok_and(|done| done.gone)
+        });
+        drop(custom);
+        fs::remove_file(host.path("away")).unwrap();
+    }
+}
+
+/// Attaches permanently, for reading.
+fn attach_permanent_read_only(disk: &VirtualDisk) -> std::path::PathBuf {
+    attach(
+        disk,
+        AttachFlags::PERMANENT_LIFETIME | AttachFlags::READ_ONLY,
+    )
+    .device
+}
+
 // R-SHR-7, R-SHR-2
 #[test]
 fn a_child_is_made_beside_an_idle_handle_of_its_parent() {

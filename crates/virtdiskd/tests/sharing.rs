@@ -34,6 +34,7 @@ fn handle(request: &OpenRequest) -> Handle {
         flags: 0,
         file: None,
         writes: writes(request),
+        parents: Vec::new(),
     }
 }
 

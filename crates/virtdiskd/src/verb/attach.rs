@@ -18,6 +18,7 @@ use virtdisk_device::loop_device::{self, LoopDevice, LoopOptions, Release};
 
 use crate::attachment::{Attachment, Served, Stage};
 use crate::caller::Caller;
+use crate::chain;
 use crate::engine::{Engine, HandleId};
 use crate::entry::{ImageFile, State};
 use crate::failure::{Result, fail, hinted, system};
@@ -159,6 +160,13 @@ impl Engine {
                 Code::ERROR_VHD_INVALID_STATE,
                 format!("{name}: was opened without its parents"),
                 "open it with them, or add them with AddVirtualDiskParent",
+            ));
+        }
+        if handle.parents != chain::ids(&state.parents) {
+            return Err(hinted(
+                Code::ERROR_VHD_PARENT_VHD_ACCESS_DENIED,
+                format!("{name}: this handle came without the parents of the disk"),
+                "open the disk again, now that it is not attached",
             ));
         }
         if !read_only && self.registry().contains(state.id) {

@@ -192,6 +192,7 @@ fn new_handle(request: &CreateRequest, file: &Arc<OwnedFd>) -> Handle {
         flags: request.open_flags,
         file: Some(Arc::clone(file)),
         writes: handle::writes(&as_open),
+        parents: Vec::new(),
     }
 }
 

@@ -70,6 +70,7 @@ impl Engine {
             flags: request.flags,
             file: Some(Arc::clone(&received.file)),
             writes: handle::writes(request),
+            parents: Vec::new(),
         };
         if handle.writes && !received.writable {
             return Err(fail(
@@ -98,7 +99,7 @@ impl Engine {
             Err(failure) if failure.code == Code::ERROR_VHD_PARENT_VHD_NOT_FOUND.0 => {
                 let Entrant { received, open, .. } = &entrant;
                 let progress = Resolving::begin(received.id, &received.file, open)?;
-                self.go_on(progress, Goal::Open(entrant))
+                self.go_on(progress, Goal::Open(Box::new(entrant)))
             }
             entered => entered.map(|(id, reply)| Opened::Handle(id, reply)),
         }
@@ -125,7 +126,11 @@ impl Engine {
             let answer = admit(&mut state, entrant, parents);
             let answer = answer.map(|()| {
                 let number = self.next_number();
-                state.handles.insert(number, handle.clone());
+                let handle = Handle {
+                    parents: chain::ids(parents),
+                    ..handle.clone()
+                };
+                state.handles.insert(number, handle);
                 let reply = opened(&state);
                 (
                     HandleId {
@@ -173,6 +178,7 @@ impl Engine {
                 flags: 0,
                 file: None,
                 writes: false,
+                parents: Vec::new(),
             };
             state.handles.insert(number, handle);
             let reply = opened(&state);
@@ -234,6 +240,9 @@ fn admit(state: &mut State, entrant: &Entrant, parents: &Parents) -> Result<()> 
     }
     let level = handle.level();
     let alone = handle.is_alone();
+    if !alone && handle.reads() && state.image.is_some() && state.is_complete() {
+        same_parents(state, parents)?;
+    }
     if let Some(image) = &state.image
         && (image.writable || !handle.writes)
         && level <= image.level
@@ -258,6 +267,27 @@ fn admit(state: &mut State, entrant: &Entrant, parents: &Parents) -> Result<()> 
     };
     with_chain(state, chain, |state, again| {
         move_lock(state, image, level, open, again)
+    })
+}
+
+/// Who wants the bytes of a chain that is open must be able to read all of its files himself.
+///
+/// # Errors
+/// 0xC03A000D while none were shown, 32 when they are others.
+pub fn same_parents(state: &State, parents: &Parents) -> Result<()> {
+    if chain::ids(parents) == chain::ids(&state.parents) {
+        return Ok(());
+    }
+    let name = &state.file;
+    Err(match parents.is_empty() {
+        true => fail(
+            Code::ERROR_VHD_PARENT_VHD_NOT_FOUND,
+            format!("{name}: its parents were not shown"),
+        ),
+        false => fail(
+            Code::ERROR_SHARING_VIOLATION,
+            format!("{name}: is open with other files as its parents"),
+        ),
     })
 }
 

@@ -9,13 +9,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use virtdisk::Code;
 use virtdisk::frame::OpenReply;
 
-use crate::chain::{ParentFile, Parents};
+use crate::chain::{self, ParentFile, Parents};
 use crate::engine::{Engine, HandleId};
+use crate::entry::State;
 use crate::failure::{Result, fail, hinted};
+use crate::handle::Handle;
 use crate::resolve::{Progress, Resolving};
 
 use super::create::Creation;
-use super::open::{Entrant, Received, complete, opened, receive, refuse_host};
+use super::open::{Entrant, Received, complete, opened, receive, refuse_host, same_parents};
 
 /// What an open became.
 #[derive(Debug)]
@@ -23,7 +25,7 @@ pub enum Opened {
     /// A handle.
     Handle(HandleId, OpenReply),
     /// A wait for the parent that the reply names.
-    Pending(Pending, OpenReply),
+    Pending(Box<Pending>, OpenReply),
 }
 
 /// An open that waits for a parent.
@@ -38,7 +40,7 @@ pub struct Pending {
 #[derive(Debug)]
 pub enum Goal {
     /// A handle enters a disk.
-    Open(Entrant),
+    Open(Box<Entrant>),
     /// A disk is made, with what was resolved as its parent or source.
     Create(Box<Creation>),
     /// A handle that is open gets its chain.
@@ -94,7 +96,7 @@ impl Engine {
                     resolving: Some(resolving),
                     goal,
                 };
-                return Ok(Opened::Pending(pending, reply));
+                return Ok(Opened::Pending(Box::new(pending), reply));
             }
             Progress::Complete(parents) => parents,
         };
@@ -103,10 +105,7 @@ impl Engine {
             Goal::Open(entrant) => self.enter(&entrant, &parents)?,
             Goal::Create(creation) => self.finish_create(&creation, parents)?,
             Goal::Complete(id) => {
-                let reply = self.with(id, |state| {
-                    complete(state, parents)?;
-                    Ok(opened(state))
-                })?;
+                let reply = self.with(id, |state| give(state, id, parents))?;
                 (id, reply)
             }
         };
@@ -142,8 +141,11 @@ impl Engine {
                     format!("{name}: has no parent"),
                 ));
             }
+            let has_some = |handle: &Handle| !handle.parents.is_empty();
             match &state.image {
-                Some(image) if !state.is_complete() => Ok((image.file.clone(), state.open.clone())),
+                Some(image) if !state.handles.get(&id.number).is_some_and(has_some) => {
+                    Ok((image.file.clone(), state.open.clone()))
+                }
                 _ => Err(fail(
                     Code::ERROR_VHD_INVALID_STATE,
                     format!("{name}: its chain is complete"),
@@ -173,4 +175,18 @@ impl Engine {
             }
         }
     }
+}
+
+/// Gives a handle its chain; the disk gets it too, unless another handle brought it already.
+fn give(state: &mut State, id: HandleId, parents: Parents) -> Result<OpenReply> {
+    let ids = chain::ids(&parents);
+    if state.is_complete() {
+        same_parents(state, &parents)?;
+    } else {
+        complete(state, parents)?;
+    }
+    if let Some(handle) = state.handles.get_mut(&id.number) {
+        handle.parents = ids;
+    }
+    Ok(opened(state))
 }
