@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use virtdisk_format::ErrorKind;
 
 /// The result of what a disk does.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error of a disk, with the file's name.
 pub struct Error {

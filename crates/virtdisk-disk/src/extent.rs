@@ -46,7 +46,28 @@ impl LayerExtent {
         self.place == Place::Zero
     }
 
-    fn continues_into(&self, next: &Self) -> bool {
+    /// The first `len` bytes, and what is left.
+    pub(crate) fn split(self, len: u64) -> (Self, Option<Self>) {
+        if len >= self.len {
+            return (self, None);
+        }
+        let place = match self.place {
+            Place::Data { file_offset } => Place::Data {
+                file_offset: file_offset + len,
+            },
+            place => place,
+        };
+        let rest = Self {
+            start: self.start + len,
+            len: self.len - len,
+            place,
+            ..self
+        };
+        (Self { len, ..self }, Some(rest))
+    }
+
+    /// Whether `next` is more of the same.
+    pub(crate) fn continues_into(&self, next: &Self) -> bool {
         self.layer == next.layer
             && self.end() == next.start
             && match (self.place, next.place) {

@@ -5,9 +5,11 @@
 //! does not say. Beside it: the sharing [`lock`]s that QEMU keeps too, facts about the [`host`]
 //! file, and the [`partition`] table inside the disk.
 //!
-//! A differencing image is opened with its parents, which the caller's [`Gate`] opens.
+//! A differencing image is opened with its parents, which the caller's [`Gate`] opens. Long work on
+//! whole disks (hash, compare, convert) stands in [`work`].
 //!
-//! No paths are opened here, nothing runs in the background, and no thread is started.
+//! No paths are opened here, nothing runs in the background, and no thread is started but by the
+//! long work, where it ends before the call returns.
 #![forbid(unsafe_code)]
 
 mod block;
@@ -24,6 +26,7 @@ mod layer;
 pub mod lock;
 pub mod partition;
 mod undo;
+pub mod work;
 
 pub use disk::{Disk, PhysicalFacts, Stored};
 pub use error::{Error, Result};
