@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Parser, Subcommand};
 
-use crate::command::{attach, check, completions, create, detach, info, list, man, with};
+use crate::command::{
+    attach, check, completions, convert, create, detach, diff, hash, info, list, man, map, with,
+};
 use crate::failure::Result;
 
 const STYLES: Styles = Styles::styled()
@@ -20,7 +22,7 @@ const STYLES: Styles = Styles::styled()
 /// Create, attach, detach and inspect virtual disks.
 ///
 /// An attached image is a block device like any other: partition it, make file systems on it,
-/// mount it. Formats: VHD (fixed and dynamic), ISO, raw.
+/// mount it. Formats: VHD and VHDX (fixed, dynamic, differencing), ISO, raw.
 #[derive(Debug, Parser)]
 #[command(name = "vdisk", version, styles = STYLES, max_term_width = 100)]
 #[command(after_help = "\
@@ -29,6 +31,7 @@ Examples:
   vdisk attach disk.vhd                 print the device that it now is
   vdisk list                            what is attached, and who uses it
   vdisk detach disk.vhd                 the device is gone, all data is in the file
+  vdisk convert disk.vhd disk.vhdx      the same disk in another format
 
 Exit codes: 0 done, 1 failed, 2 wrong usage. `vdisk help VERB` says more.")]
 pub(crate) struct Arguments {
@@ -47,12 +50,16 @@ pub(crate) enum Verb {
     Detach(detach::Detach),
     List(list::List),
     With(with::With),
+    Convert(convert::Convert),
+    Hash(hash::Hash),
+    Diff(diff::Diff),
+    Map(map::Map),
     Completions(completions::Completions),
     Man(man::Man),
 }
 
 impl Verb {
-    /// Does it; the exit code is the command's own for `with`.
+    /// Does it; the exit code is the command's own for `with`, and says what `diff` found.
     pub(crate) fn run(self) -> Result<ExitCode> {
         match self {
             Verb::Create(verb) => create::run(&verb),
@@ -62,6 +69,10 @@ impl Verb {
             Verb::Detach(verb) => detach::run(&verb),
             Verb::List(verb) => list::run(&verb),
             Verb::With(verb) => return with::run(&verb),
+            Verb::Convert(verb) => convert::run(&verb),
+            Verb::Hash(verb) => hash::run(&verb),
+            Verb::Diff(verb) => return diff::run(&verb),
+            Verb::Map(verb) => map::run(&verb),
             Verb::Completions(verb) => completions::run(&verb),
             Verb::Man(verb) => man::run(&verb),
         }

@@ -7,7 +7,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
-use virtdisk::{AttachFlags, AttachOptions, Attached, Code, DetachOptions, InUse, VirtualDisk};
+use virtdisk::{
+    AttachFlags, AttachOptions, Attached, Code, CreateParameters, DetachOptions, InUse, VirtualDisk,
+};
 
 use crate::command::create;
 use crate::command::detach::{self, Patience};
@@ -96,7 +98,11 @@ fn open(verb: &Attach) -> Result<VirtualDisk> {
     if failure.code() != Some(Code::ERROR_FILE_NOT_FOUND) {
         return opened;
     }
-    match create::image(&verb.file, size, false, 0) {
+    let parameters = CreateParameters {
+        maximum_size: size,
+        ..CreateParameters::default()
+    };
+    match create::image(&verb.file, false, parameters) {
         // Somebody made it meanwhile: then it is not missing.
         Err(error) if error.code() == Code::ERROR_FILE_EXISTS => {
             image::open_to_attach(&verb.file, verb.read_only)

@@ -6,9 +6,13 @@
 pub(crate) mod attach;
 pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod convert;
 pub(crate) mod create;
 pub(crate) mod detach;
+pub(crate) mod diff;
+pub(crate) mod hash;
 pub(crate) mod info;
 pub(crate) mod list;
 pub(crate) mod man;
+pub(crate) mod map;
 pub(crate) mod with;

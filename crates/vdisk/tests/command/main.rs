@@ -1,6 +1,6 @@
 //! The command `vdisk` from outside: its words, and disks attached for real.
 //!
-//! `usage` needs nothing. The others need root, loop devices and the service's program; without
+//! `usage` and `offline` need nothing. The others need root, loop devices and the service's program; without
 //! them they are skipped, and say so. Each test has a service of its own, and whatever happens
 //! its disks are detached again.
 #![forbid(unsafe_code)]
@@ -12,6 +12,7 @@ mod detach;
 mod hold;
 mod house;
 mod image;
+mod offline;
 mod rights;
 mod usage;
 mod with;
