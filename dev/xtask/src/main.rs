@@ -1,4 +1,4 @@
-//! The project's own chores: `cargo xtask setup | test | tidy | demo | bench attach`.
+//! The project's own chores: `cargo xtask setup | test | tidy | demo | bench`.
 //!
 //! May assume: started by cargo from inside the workspace, on Linux. Promises: what a chore
 //! needs and lacks is named; nothing is left behind on the machine; the exit code is 0 only
@@ -28,6 +28,7 @@ usage: cargo xtask CHORE
   demo                    the main job on a real disk: create, attach, use, detach, attach again
   bench attach [--quick|--direct]
                           speed of attached disks beside a plain loop device and others
+  bench convert [--quick] speed of conversions beside qemu-img and cp
 ";
 
 fn main() -> ExitCode {
@@ -45,6 +46,8 @@ fn main() -> ExitCode {
         ["bench", "attach"] => bench::run(bench::Length::Full),
         ["bench", "attach", "--quick"] => bench::run(bench::Length::Quick),
         ["bench", "attach", "--direct"] => bench::run(bench::Length::Direct),
+        ["bench", "convert"] => bench::convert(false),
+        ["bench", "convert", "--quick"] => bench::convert(true),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

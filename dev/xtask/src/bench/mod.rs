@@ -1,11 +1,12 @@
 //! `cargo xtask bench attach`: how fast attached disks are, beside a plain loop device and beside
-//! other programs, in one run.
+//! other programs, in one run. What `bench convert` does stands in `convert.rs`.
 //!
 //! All images lie in `/dev/shm`, so that processor cost and wake-ups decide. All disks are
 //! attached first; then every round measures every disk on every pattern, so that a noisy moment
 //! hits all alike; the medians over the rounds are compared. Promises: a peer that is not
 //! installed is named as a SKIP; every device, mount and process is gone afterwards.
 
+mod convert;
 mod disk;
 mod fio;
 mod latency;
@@ -56,6 +57,11 @@ pub(crate) enum Length {
     Quick,
     /// Only what is attached straight on its file, pair by pair with a plain loop device on it.
     Direct,
+}
+
+/// Runs the bench of `vdisk convert`; `quick` only shows that it works.
+pub(crate) fn convert(quick: bool) -> Result<bool> {
+    convert::run(quick)
 }
 
 /// Runs the bench and prints its tables. The figures decide nothing about the exit code.
