@@ -1,34 +1,30 @@
 //! A disk copied into a new image of any format: VHD, VHDX or raw, fixed or dynamic.
 //!
-//! Pieces of the disk go round between a few threads: each takes the next piece, reads it, leaves
-//! out what is zero and writes the rest, so reading and writing overlap. Where source and target
-//! lie on a file system that shares extents, pieces are shared instead of copied. A new image
-//! reads as zeros wherever nothing was written. When it returns well, the target is durable;
-//! otherwise the file holds a part of an image and whoever made it removes it.
+//! One thread reads and finds what is zero, another writes the rest, in the disk's order. One
+//! writer is as many as a file takes: file systems let nobody else write to it meanwhile, and the
+//! blocks of the new image lie in order. Where source and target lie on a file system that shares
+//! extents, runs are shared instead of copied. A new image reads as zeros wherever nothing was
+//! written. When it returns well, the target is durable; otherwise the file holds a part of an
+//! image and whoever made it removes it.
 
 use std::fs::File;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
+use smallvec::SmallVec;
 use virtdisk_format::{CreateOptions, Format, Kind, Place};
 
+use super::ahead::{Piece, Work, in_order};
 use super::clone::Sharing;
 use super::job::{Job, Stopped};
-use super::runs::{Known, files};
 use super::target::Target;
 use crate::disk::Disk;
 use crate::error::Result;
 use crate::extent::LayerExtent;
 use crate::file_store::FileStore;
 
-/// Bytes that are copied at once: they stay in the processor's cache between reading and writing.
-const PIECE: usize = 256 << 10;
-/// Bytes that are shared at once.
-const SHARED_PIECE: u64 = 64 << 20;
 /// Bytes that are looked at for zeros together, as by `cp` and `qemu-img`.
 const GRAIN: usize = 4096;
-/// Threads at most; one file takes no more writes at a time than this keeps coming.
-const MOST_THREADS: usize = 8;
+/// Bytes that are copied at once where sharing failed.
+const PIECE: usize = 256 << 10;
 
 static ZEROS: [u8; GRAIN] = [0; GRAIN];
 
@@ -66,17 +62,20 @@ pub fn convert(
     let (target, sharing) = Target::create(target, name, &create, |target| {
         Sharing::between(source, target)
     })?;
-    let work = Work {
+    let copying = Copying {
         source,
-        files: files(source).collect(),
-        pieces: Mutex::new(Known::of(source)),
         target: &target,
         sharing,
-        ended: AtomicBool::new(false),
-        job,
     };
-    job.begin(source.facts().virtual_size);
-    work.run()?;
+    in_order(source, job, &copying, |piece| {
+        match piece {
+            // A new image reads as zeros.
+            Piece::Zeros(_) => {}
+            Piece::Bytes(start, bytes, found) => copying.write(start, bytes, &found)?,
+            Piece::Unread(run, from) => copying.share(run, from)?,
+        }
+        Ok(())
+    })?;
     target.finish()?;
     Ok(())
 }
@@ -102,130 +101,66 @@ fn create_options(source: &Disk, options: &ConvertOptions) -> CreateOptions {
 }
 
 /// One conversion, as its threads see it.
-struct Work<'a> {
+struct Copying<'a> {
     source: &'a Disk,
-    /// The source's files by layer.
-    files: Vec<Option<&'a FileStore>>,
-    pieces: Mutex<Known<'a>>,
     target: &'a Target,
     sharing: Sharing,
-    /// A thread failed, or there are no more pieces.
-    ended: AtomicBool,
-    job: &'a Job,
 }
 
-impl Work<'_> {
-    /// Copies with all threads, this one among them.
-    fn run(&self) -> Result<(), Stopped> {
-        let threads = std::thread::available_parallelism().map_or(2, usize::from);
-        let others = threads.clamp(2, MOST_THREADS) - 1;
-        std::thread::scope(|scope| {
-            let helpers: Vec<_> = (0..others)
-                // A thread that can't be had is missed by nobody: this one does its work.
-                .filter_map(|_| {
-                    std::thread::Builder::new()
-                        .spawn_scoped(scope, || self.copy())
-                        .ok()
-                })
-                .collect();
-            let mut result = self.copy();
-            for helper in helpers {
-                match helper.join() {
-                    Ok(helped) => result = result.and(helped),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            result
-        })
+impl<'a> Work for Copying<'a> {
+    /// Stretches that are not zero: where and how long.
+    type Found = SmallVec<[(usize, usize); 4]>;
+    /// The file to share extents with.
+    type Unread = &'a FileStore;
+
+    fn unread(&self, layer: u32) -> Option<&'a FileStore> {
+        let file = self.source.file(layer)?;
+        self.sharing.with(layer).then_some(file)
     }
 
-    /// One thread's work.
-    fn copy(&self) -> Result<(), Stopped> {
-        let mut buffer = vec![0; PIECE];
-        let mut step = || -> Result<bool, Stopped> {
-            let Some(run) = self.take()? else {
-                return Ok(false);
-            };
-            self.copy_run(run, &mut buffer)?;
-            Ok(true)
-        };
-        loop {
-            match step() {
-                Ok(true) => {}
-                Ok(false) => return Ok(()),
-                Err(stopped) => {
-                    self.ended.store(true, Ordering::Relaxed);
-                    return Err(stopped);
-                }
-            }
+    fn look(&self, bytes: &[u8]) -> Self::Found {
+        let mut found = Self::Found::new();
+        let mut from = 0;
+        while let Some((at, len)) = next_data(bytes, from) {
+            found.push((at, len));
+            from = at + len;
         }
+        found
     }
+}
 
-    /// The next piece; `None` when there is none, or another thread failed.
-    fn take(&self) -> Result<Option<LayerExtent>> {
-        if self.ended.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        let longest = |layer| {
-            if self.sharing.with(layer) {
-                SHARED_PIECE
-            } else {
-                PIECE as u64
-            }
-        };
-        self.pieces.lock().next(longest)
-    }
-
-    fn copy_run(&self, run: LayerExtent, buffer: &mut [u8]) -> Result<(), Stopped> {
-        let mut left = match run.place {
-            Place::Zero => return self.job.advance(run.len),
-            Place::Data { .. } if self.sharing.with(run.layer) => self.share(run)?,
-            Place::Data { .. } | Place::Parent => Some(run),
-        };
-        while let Some(run) = left {
-            let (piece, rest) = run.split(buffer.len() as u64);
-            let len = usize::try_from(piece.len).unwrap_or(buffer.len());
-            let bytes = &mut buffer[..len];
-            self.source.read_at(bytes, piece.start)?;
-            self.write(bytes, piece.start)?;
-            self.job.advance(piece.len)?;
-            left = rest;
+impl Copying<'_> {
+    /// Writes what is not zero.
+    fn write(&self, start: u64, bytes: &[u8], found: &[(usize, usize)]) -> Result<()> {
+        for &(at, len) in found {
+            self.target.write(&bytes[at..at + len], start + at as u64)?;
         }
         Ok(())
     }
 
-    /// Shares as much of a run as can be shared, from its beginning on; the rest of it.
-    fn share(&self, run: LayerExtent) -> Result<Option<LayerExtent>, Stopped> {
-        let layer = usize::try_from(run.layer).ok();
-        let from = layer.and_then(|layer| self.files.get(layer).copied().flatten());
-        let (Some(from), Place::Data { file_offset }) = (from, run.place) else {
-            return Ok(Some(run));
-        };
+    /// Shares as much of a run as can be shared, from its beginning on, and copies the rest.
+    fn share(&self, run: LayerExtent, from: &FileStore) -> Result<()> {
         let mut shared = 0;
-        self.target
-            .place(run.start, run.len, |file, to, start, len| {
-                // Only what follows on the last shared byte: the rest has to be one run.
-                if start - run.start == shared {
-                    let at = file_offset + shared;
-                    shared += self.sharing.share(from, at, file, to, len);
-                }
-                Ok(())
-            })?;
-        self.job.advance(shared)?;
-        if shared == run.len {
-            return Ok(None);
+        if let Place::Data { file_offset } = run.place {
+            self.target
+                .place(run.start, run.len, |file, to, start, len| {
+                    // Only what follows on the last shared byte: the rest has to be one run.
+                    if start - run.start == shared {
+                        let at = file_offset + shared;
+                        shared += self.sharing.share(from, at, file, to, len);
+                    }
+                    Ok(())
+                })?;
         }
-        let (_, rest) = run.split(shared);
-        Ok(rest)
-    }
-
-    /// Writes what is not zero of `bytes`.
-    fn write(&self, bytes: &[u8], start: u64) -> Result<()> {
-        let mut from = 0;
-        while let Some((at, len)) = next_data(bytes, from) {
-            let offset = start + at as u64;
-            self.target.write(&bytes[at..at + len], offset)?;
-            from = at + len;
+        let mut buffer = Vec::new();
+        while shared < run.len {
+            let left = usize::try_from(run.len - shared).unwrap_or(PIECE);
+            buffer.resize(left.min(PIECE), 0);
+            let bytes = buffer.as_mut_slice();
+            let start = run.start + shared;
+            self.source.read_at(bytes, start)?;
+            self.write(start, bytes, &self.look(bytes))?;
+            shared += bytes.len() as u64;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-use super::ahead::{Piece, in_order};
+use super::ahead::{Bytes, Piece, in_order};
 use super::job::{Job, Stopped};
 use crate::disk::Disk;
 
@@ -24,10 +24,11 @@ pub struct Digest(pub [u8; 32]);
 /// Those of [`Disk::read_at`]; `Cancelled`.
 pub fn hash(disk: &Disk, job: &Job) -> Result<Digest, Stopped> {
     let mut state = Sha256::new();
-    in_order(disk, job, |piece| {
+    in_order(disk, job, &Bytes, |piece| {
         match piece {
-            Piece::Bytes(bytes) => state.update(bytes),
+            Piece::Bytes(_, bytes, ()) => state.update(bytes),
             Piece::Zeros(len) => zeros(&mut state, len),
+            Piece::Unread(_, never) => match never {},
         }
         Ok(())
     })?;

@@ -4,7 +4,7 @@
 
 use std::io::{self, Write};
 
-use super::ahead::{Piece, in_order};
+use super::ahead::{Bytes, Piece, in_order};
 use super::job::{Job, Stopped};
 use crate::disk::Disk;
 
@@ -16,8 +16,9 @@ static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 /// # Errors
 /// Those of [`Disk::read_at`]; `Stream` when `out` fails; `Cancelled`.
 pub fn write_raw(disk: &Disk, out: &mut dyn Write, job: &Job) -> Result<(), Stopped> {
-    in_order(disk, job, |piece| match piece {
-        Piece::Bytes(bytes) => out.write_all(bytes).map_err(Stopped::Stream),
+    in_order(disk, job, &Bytes, |piece| match piece {
+        Piece::Bytes(_, bytes, ()) => out.write_all(bytes).map_err(Stopped::Stream),
+        Piece::Unread(_, never) => match never {},
         Piece::Zeros(len) => zeros(out, len).map_err(Stopped::Stream),
     })?;
     out.flush().map_err(Stopped::Stream)
