@@ -1,6 +1,6 @@
 //! A disk from its first byte to its last, as runs: where each stretch comes from.
 //!
-//! The map is asked window by window, so memory stays bounded whatever the image says, and
+//! The map is asked window by window, each as long as its list is short, so memory stays bounded;
 //! neighbours that continue each other are one run, also across windows. [`Known`] looks one step
 //! deeper: holes of the files below are zeros too.
 
@@ -11,20 +11,14 @@ use virtdisk_format::Place;
 use super::holes::{Holes, Stretch};
 use crate::disk::Disk;
 use crate::error::Result;
-use crate::extent::LayerExtent;
+use crate::extent::{LayerExtent, Looks};
 use crate::file_store::FileStore;
-
-/// Bytes of the disk that are asked for at once. A window of a VHD with the smallest blocks has
-/// half a million extents, which is 16 MiB.
-const WINDOW: u64 = 256 << 20;
 
 /// The runs of a disk, in order and without gaps; made by [`runs`]. After an error there are no
 /// more.
 pub struct Runs<'a> {
     disk: &'a Disk,
-    /// Where the next window begins.
-    next: u64,
-    end: u64,
+    looks: Looks,
     window: VecDeque<LayerExtent>,
     failed: bool,
 }
@@ -34,8 +28,7 @@ pub struct Runs<'a> {
 pub fn runs(disk: &Disk) -> Runs<'_> {
     Runs {
         disk,
-        next: 0,
-        end: disk.facts().virtual_size,
+        looks: Looks::over(0, disk.facts().virtual_size),
         window: VecDeque::new(),
         failed: false,
     }
@@ -44,12 +37,12 @@ pub fn runs(disk: &Disk) -> Runs<'_> {
 impl Runs<'_> {
     /// Asks for the next window; false at the end of the disk.
     fn fill(&mut self) -> Result<bool> {
-        let len = WINDOW.min(self.end - self.next);
-        if len == 0 {
+        let Some((start, len)) = self.looks.next() else {
             return Ok(false);
-        }
-        self.window.extend(self.disk.extents(self.next, len)?);
-        self.next += len;
+        };
+        let extents = self.disk.extents(start, len)?;
+        self.looks.had(extents.len());
+        self.window.extend(extents);
         Ok(true)
     }
 
