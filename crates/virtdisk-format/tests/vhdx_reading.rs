@@ -544,7 +544,7 @@ fn the_creator_changes_nothing() {
     for creator in [
         vec![],
         vec![0xFF; 512],
-        b"d\0002\0v\0".to_vec(),
+        b"d\x002\0v\0".to_vec(),
         vec![0x00, 0xD8],
     ] {
         let mut builder = dynamic();
@@ -715,7 +715,7 @@ fn a_partially_present_block_needs_its_bitmap() {
         bitmap | 2,
         bitmap | 6 | 8,
         6,
-        2 * MIB | 6,
+        (2 * MIB) | 6,
         (900 * MIB) | 6,
     ] {
         let mut builder = builder.clone();
