@@ -181,13 +181,28 @@ impl SectorModel {
         let mut offset = 0;
         while offset < self.size() {
             let len = PIECE.min(self.size() - offset);
-            let mut found = vec![0xA5; len as usize];
-            read(&mut found, offset).map_err(|error| format!("read at {offset}: {error}"))?;
-            let wanted = self.read(offset, len);
-            if found != wanted {
-                self.explain(&found, &wanted, offset, later)?;
-            }
+            self.compare_part(offset, len, later, &mut read)?;
             offset += len;
+        }
+        Ok(())
+    }
+
+    /// As [`Self::compare_after_crash`], for a part of the disk: whole sectors.
+    ///
+    /// # Errors
+    /// As [`Self::compare`].
+    pub fn compare_part<E: std::fmt::Display>(
+        &self,
+        offset: u64,
+        len: u64,
+        later: &[Verb],
+        mut read: impl FnMut(&mut [u8], u64) -> Result<(), E>,
+    ) -> Result<(), String> {
+        let mut found = vec![0xA5; len as usize];
+        read(&mut found, offset).map_err(|error| format!("read at {offset}: {error}"))?;
+        let wanted = self.read(offset, len);
+        if found != wanted {
+            self.explain(&found, &wanted, offset, later)?;
         }
         Ok(())
     }
@@ -261,9 +276,14 @@ fn overlay(sector: &mut [u8], verb: &Verb, start: u64) {
     let to = range.end.min(start + sector.len() as u64);
     let target = &mut sector[(from - start) as usize..(to - start) as usize];
     match *verb {
-        Verb::Write { offset, len, seed } => {
-            let bytes = Verb::bytes(len, seed);
-            target.copy_from_slice(&bytes[(from - offset) as usize..(to - offset) as usize]);
+        Verb::Write { offset, seed, .. } => {
+            // Numbers of 8 bytes, of which only those are made that the sector needs.
+            let skipped = (from - offset) / 8;
+            let mut rng = Rng::new(seed);
+            rng.skip(skipped);
+            let start = (from - offset - skipped * 8) as usize;
+            let bytes = rng.bytes(start + target.len());
+            target.copy_from_slice(&bytes[start..]);
         }
         _ => target.fill(0),
     }

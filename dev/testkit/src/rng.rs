@@ -12,6 +12,9 @@ pub struct Rng {
     seed: u64,
 }
 
+/// What the state of SplitMix64 goes up by with each number.
+const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+
 impl Rng {
     /// The generator of that seed.
     #[must_use]
@@ -45,11 +48,16 @@ impl Rng {
 
     /// The next number, of 64 bits.
     pub fn number(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.state = self.state.wrapping_add(STEP);
         let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         mixed ^ (mixed >> 31)
+    }
+
+    /// Leaves out the next `numbers` numbers.
+    pub fn skip(&mut self, numbers: u64) {
+        self.state = self.state.wrapping_add(STEP.wrapping_mul(numbers));
     }
 
     /// A number from 0 to `end` - 1; 0 when `end` is 0.

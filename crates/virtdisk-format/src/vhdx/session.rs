@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::header::update;
 use super::journal::Journal;
-use super::layout::{LARGEST_LOG, RawHeader};
+use super::layout::{LARGEST_LOG, MIB, RawHeader};
 use super::map::Vhdx;
 use super::pending::{PAGE_BYTES, Page};
 use super::writer::{Session, Writer};
@@ -77,6 +77,10 @@ impl Vhdx {
         })
         .map_err(|error| writer.refuse(error))?;
         writer.touched.store(true, Ordering::Release);
+        if !session.len.is_multiple_of(MIB) {
+            // Whatever lies in the last MiB from now on lies in it whole.
+            self.grow(writer, session, session.len.next_multiple_of(MIB))?;
+        }
         self.repair_regions(writer, session)
     }
 
