@@ -143,7 +143,10 @@ impl Story {
         });
         let (cuts, kills) = (cuts.into_inner(), kills.into_inner());
         println!("{name}: {cuts} states after a power cut, {kills} after a kill, all good");
-        assert!(cuts > 10 && kills > 10, "{cuts} and {kills} states are too few");
+        assert!(
+            cuts > 10 && kills > 10,
+            "{cuts} and {kills} states are too few"
+        );
         cuts + kills
     }
 }
@@ -182,7 +185,10 @@ impl<'a> Checker<'a> {
     fn check(&mut self, image: &CrashImage) {
         let (what, story) = (&image.what, self.story);
         let verbs = &story.verbs;
-        assert!(self.applied <= image.settled, "{what}: states are not in order");
+        assert!(
+            self.applied <= image.settled,
+            "{what}: states are not in order"
+        );
         verbs[self.applied..image.settled]
             .iter()
             .for_each(|verb| self.model.apply(verb));
