@@ -167,6 +167,22 @@ fn a_trim_leaves_out_what_reads_zero_through_all_layers() {
 }
 
 #[test]
+fn a_trim_gives_whole_blocks_to_the_leaf_so_that_it_can_free_them() {
+    let leaf = ChildImage::new(MIB, 512, 64 << 10);
+    let between = ChildImage::new(MIB, 512, 64 << 10);
+    let disk = over(&between, vec![base(&[9; 4096]).0]);
+    disk.trim(0, MIB).unwrap();
+    disk.write_at(&[1; 512], 100 << 10).unwrap();
+    let (parent, _) = base(&[9; 4096]);
+    let disk = over(&leaf, vec![middle(&between), parent]);
+    disk.write_at(&[2; 512], 300 << 10).unwrap();
+    disk.trim(1024, MIB - 1024).unwrap();
+    // The one sector of block 1 and the one of block 4, each with the rest of its block.
+    assert_eq!(leaf.trimmed(), 128 << 10);
+    assert_eq!(read(&disk, 1024, 1 << 19), vec![0; 1 << 19]);
+}
+
+#[test]
 fn zeros_over_the_parents_bytes_are_stored_and_halves_of_sectors_kept() {
     // V-35, X-42
     let mut rng = Rng::announced("zeros_over_the_parents_bytes_are_stored");
