@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::SystemTime;
 
-use rustix::fs::{FallocateFlags, FileType, OFlags};
+use rustix::fs::{FallocateFlags, FileType, OFlags, SeekFrom};
 use rustix::io::Errno;
 use virtdisk_format::{ErrorKind, Store};
 
@@ -174,6 +174,16 @@ impl Store for FileStore {
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         self.file.write_all_at(buf, offset)
+    }
+
+    /// Moves the file's cursor, which nothing else here looks at.
+    fn next_data(&self, from: u64) -> io::Result<u64> {
+        match rustix::fs::seek(&self.file, SeekFrom::Data(from)) {
+            Ok(data) => Ok(data),
+            Err(Errno::NXIO) => Ok(u64::MAX),
+            // The file system knows of no holes.
+            Err(_) => Ok(from),
+        }
     }
 
     fn flush(&self) -> io::Result<()> {

@@ -221,3 +221,19 @@ fn a_flush_that_failed_once_fails_until_the_file_is_opened_anew() {
     let again = store.flush().unwrap_err();
     assert_eq!(again.raw_os_error(), error.raw_os_error());
 }
+
+#[test]
+fn a_hole_is_skipped_to_the_next_data() {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(8 << 20).unwrap();
+    let store = FileStore::new(file, true).unwrap();
+    store.write_all_at(&[1; 4096], 4 << 20).unwrap();
+    let found = store.next_data(0).unwrap();
+    if found == 0 {
+        virtdisk_testkit::skip!("the file system knows of no holes");
+    }
+    assert_eq!(found, 4 << 20);
+    assert_eq!(store.next_data((4 << 20) + 10).unwrap(), (4 << 20) + 10);
+    assert_eq!(store.next_data(6 << 20).unwrap(), u64::MAX);
+    assert_eq!(store.next_data(9 << 20).unwrap(), u64::MAX);
+}

@@ -55,6 +55,15 @@ pub trait Store: Send + Sync {
     /// What the file says; a part of the range may read as zeros then.
     fn zero(&self, offset: u64, len: u64) -> io::Result<()>;
 
+    /// The first offset from `from` on at which there may be anything but zeros; `u64::MAX` where
+    /// there is nothing more. A store that knows of no holes answers `from`.
+    ///
+    /// # Errors
+    /// What the file says.
+    fn next_data(&self, from: u64) -> io::Result<u64> {
+        Ok(from)
+    }
+
     /// Makes the file `len` bytes long with its space reserved, so that later writes inside it
     /// cannot run out of room. New bytes read as zeros; never cuts.
     ///
@@ -84,5 +93,8 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     fn allocate(&self, len: u64) -> io::Result<()> {
         (**self).allocate(len)
+    }
+    fn next_data(&self, from: u64) -> io::Result<u64> {
+        (**self).next_data(from)
     }
 }

@@ -172,6 +172,19 @@ impl Bat {
         })
     }
 
+    /// The first entry from `first` on that does not lie in a hole of the file, where entries are 0;
+    /// `u32::MAX` where none does.
+    fn skip_hole(&self, first: u32) -> u32 {
+        let at = self.offset_of(first);
+        match self.tables.next_data(at) {
+            Ok(data) => {
+                let skipped = data.saturating_sub(at) / ENTRY_BYTES as u64;
+                u32::try_from(u64::from(first) + skipped).unwrap_or(u32::MAX)
+            }
+            Err(_) => first,
+        }
+    }
+
     /// Goes through all entries that are not 0, in order, straight from the tables: number, and
     /// entry as it stands there.
     pub(crate) fn stream(&self, mut visit: impl FnMut(u32, u64) -> Result<()>) -> Result<()> {
@@ -183,6 +196,10 @@ impl Bat {
         let mut buffer = vec![0; STREAM_BYTES.min(all as usize * ENTRY_BYTES)];
         let mut first = 0;
         while first < all {
+            first = self.skip_hole(first);
+            if first >= all {
+                break;
+            }
             let count = STEP.min(all - first);
             let bytes = &mut buffer[..count as usize * ENTRY_BYTES];
             self.read(bytes, first)?;

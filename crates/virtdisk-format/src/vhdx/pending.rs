@@ -128,4 +128,13 @@ impl Store for Tables {
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.file.allocate(len)
     }
+
+    fn next_data(&self, from: u64) -> io::Result<u64> {
+        let pending = self.pending.read();
+        if pending.is_empty() {
+            self.file.next_data(from)
+        } else {
+            Ok(from)
+        }
+    }
 }
