@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use disk::{Disk, pattern, reading, refusal, writing};
 use virtdisk_format::{ErrorKind, Place};
-use virtdisk_testkit::MemoryStore;
 use virtdisk_testkit::vhdx_builder::{LogEntry, MIB, VhdxBuilder};
+use virtdisk_testkit::{MemoryStore, Rng};
 
 const TIB: u64 = 1 << 40;
 static TURN: Mutex<()> = Mutex::new(());
@@ -52,6 +52,37 @@ fn the_largest_disk_opens_like_a_small_one() {
         assert!(kept < 8 << 20, "{kept} bytes kept");
         assert!(start.elapsed().as_secs() < 30);
     }
+}
+
+#[test]
+fn threads_that_share_a_small_cache_each_see_the_right_entry() {
+    // 64 TiB in blocks of 1 MiB: 131,072 pages of the table in 1,024 slots.
+    let _turn = TURN.lock();
+    const STEP: u64 = 37 * 512 + 1;
+    let mut builder = VhdxBuilder::dynamic(64 * TIB, 1 << 20);
+    let base = builder.end();
+    let wanted = |block: u64| base + block / STEP * MIB;
+    for block in (0..64 * TIB / MIB).step_by(STEP as usize) {
+        builder.set(block, 6, wanted(block));
+    }
+    builder.len = Some(wanted(64 * TIB / MIB) + MIB);
+    let disk = Disk::open_pages(&builder.build(), &reading()).unwrap();
+    drop(builder);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let disk = &disk;
+            scope.spawn(move || {
+                let mut rng = Rng::new(thread);
+                for _ in 0..20_000 {
+                    let block = rng.below(64 * TIB / MIB / STEP) * STEP;
+                    let extents = disk.extents(block * MIB, MIB + 512).unwrap();
+                    let file_offset = wanted(block);
+                    assert_eq!(extents[0].place, Place::Data { file_offset });
+                    assert_eq!((extents[1].place, extents.len()), (Place::Zero, 2));
+                }
+            });
+        }
+    });
 }
 
 #[test]
@@ -100,6 +131,7 @@ fn blocks_far_apart_in_a_sparse_file_cost_a_bounded_map() {
     builder.len = Some(300 * TIB + MIB);
     let disk = Disk::open_pages(&builder.build(), &reading()).unwrap();
     assert_eq!(disk.read(0, 512).unwrap(), [0; 512]);
+    assert!(disk.notices("256 TiB"));
     assert_eq!(refusal(&builder.build(), &writing()), ErrorKind::BatCorrupt);
     let kept = resident().saturating_sub(before);
     assert!(kept < 40 << 20, "{kept} bytes kept");

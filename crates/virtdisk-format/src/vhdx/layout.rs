@@ -147,7 +147,7 @@ pub(crate) const BITMAP_BLOCK: u64 = MIB;
 /// Logical sectors that a sector bitmap block covers: a chunk (2.6).
 pub(crate) const CHUNK_SECTORS: u64 = 1 << 23;
 
-/// The file identifier (2.2); zeros follow it up to the first header.
+/// The file identifier (2.2); zeros follow it up to [`IDENTIFIER_AREA`].
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(crate) struct RawIdentifier {

@@ -6,12 +6,12 @@
 
 use super::bat::{Bat, Entry};
 use super::layout::{
-    BITMAP_BLOCK, DRAFT_UNMAPPED, FULLY_PRESENT, NOT_PRESENT, PARTIALLY_PRESENT, UNDEFINED,
+    BITMAP_BLOCK, DRAFT_UNMAPPED, FULLY_PRESENT, MIB, NOT_PRESENT, PARTIALLY_PRESENT, UNDEFINED,
     UNMAPPED, ZERO,
 };
 use super::shape::Subject;
 use super::territory::Territory;
-use super::usage::Usage;
+use super::usage::{MOST_MIBS, Usage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::finding::{Severity, Sink};
 
@@ -49,9 +49,8 @@ pub(crate) fn scan(bat: &Bat, territory: &Territory, sink: &mut dyn Sink) -> Res
         },
     };
     for owned in territory.owned() {
-        pass.scan
-            .usage
-            .set(owned.start >> 20, owned.end.div_ceil(1 << 20), true);
+        let (first, end) = (owned.start / MIB, owned.end.div_ceil(MIB));
+        pass.scan.usage.set(first, end, true);
     }
     bat.stream(|index, raw| {
         let judged = pass.visit(index, raw);
@@ -190,19 +189,17 @@ impl Pass<'_> {
     fn claim(&mut self, entry: Entry, len: u64, at: u64) -> Result<()> {
         let end = entry.offset().saturating_add(len);
         self.scan.needed_len = self.scan.needed_len.max(end);
-        self.scan
-            .usage
-            .claim(entry.offset(), len)
-            .map_err(|shared| {
-                Error::new(
-                    ErrorKind::BatCorrupt,
-                    "VHDX block allocation table",
-                    format!("gives the bytes at {shared} of the file to two blocks"),
-                )
-                .at(at)
+        let claimed = self.scan.usage.claim(entry.offset(), len);
+        claimed.map_err(|shared| {
+            let message = if end.div_ceil(MIB) > MOST_MIBS {
+                "puts a block behind the first 256 TiB of the file".to_owned()
+            } else {
+                format!("gives the bytes at {shared} of the file to two blocks")
+            };
+            wrong(message, at)
                 .with_found(format_args!("{len} bytes at {}", entry.offset()))
                 .by("S-3")
-            })
+        })
     }
 }
 
