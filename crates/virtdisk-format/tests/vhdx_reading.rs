@@ -8,7 +8,7 @@ use std::sync::Arc;
 use disk::{Disk, named, pattern, reading, refusal, refused, writing};
 use virtdisk_format::{ErrorKind, Format, Kind, OpenOptions, Place};
 use virtdisk_testkit::vhdx_builder::{
-    BAT_REGION, DISK_ID, FILE_PARAMETERS, INCOMPLETE_FILE, Item, LOGICAL_SECTOR, MIB,
+    BAT_REGION, DISK_ID, FILE_PARAMETERS, INCOMPLETE_FILE, Item, LOGICAL_SECTOR, MIB, Metadata,
     PARENT_LOCATOR, PHYSICAL_SECTOR, Region, TABLES_AT, VIRTUAL_SIZE, VhdxBuilder,
 };
 use virtdisk_testkit::{MemoryStore, Pages};
@@ -310,65 +310,37 @@ fn regions_lie_apart_on_whole_mibs_inside_the_file() {
 #[test]
 fn items_lie_apart_inside_their_region_and_have_their_lengths() {
     //
-    type Change = (&'static str, fn(&mut VhdxBuilder));
+    type Change = (&'static str, fn(&mut Metadata));
     let changes: [Change; 23] = [
-        ("signature", |image| image.metadata.signature = *b"metadaba"),
-        ("reserved", |image| image.metadata.reserved = 1),
-        ("reserved end", |image| image.metadata.reserved_end[19] = 1),
-        ("2048 items", |image| image.metadata.count = Some(2048)),
-        ("item reserved", |image| {
-            image.metadata.items[0].reserved = 1
+        ("signature", |it| it.signature = *b"metadaba"),
+        ("reserved", |it| it.reserved = 1),
+        ("reserved end", |it| it.reserved_end[19] = 1),
+        ("2048 items", |it| it.count = Some(2048)),
+        ("item reserved", |it| it.items[0].reserved = 1),
+        ("item flags", |it| it.items[0].flags = 12),
+        ("in the table", |it| it.items[0].offset = Some(4096)),
+        ("behind the region", |it| {
+            it.items[0].offset = Some(0xF_FFFC)
         }),
-        ("item flags", |image| image.metadata.items[0].flags = 12),
-        ("in the table", |image| {
-            image.metadata.items[0].offset = Some(4096)
-        }),
-        ("behind the region", |image| {
-            image.metadata.items[0].offset = Some(0xF_FFFC)
-        }),
-        ("past 2^32", |image| {
-            image.metadata.items[0].offset = Some(u32::MAX)
-        }),
-        ("on another", |image| {
-            image.metadata.items[0].offset = Some(0x1_0009)
-        }),
-        ("too long", |image| {
-            image.metadata.items[0].length = Some((1 << 20) + 1)
-        }),
-        ("length 0", |image| image.metadata.items[0].length = Some(0)),
-        ("length 7", |image| {
-            image.metadata.item(FILE_PARAMETERS).length = Some(7)
-        }),
-        ("length 4", |image| {
-            image.metadata.item(VIRTUAL_SIZE).length = Some(4)
-        }),
-        ("length 15", |image| {
-            image.metadata.item(DISK_ID).length = Some(15)
-        }),
-        ("length 3", |image| {
-            image.metadata.item(LOGICAL_SECTOR).length = Some(3)
-        }),
-        ("length 2", |image| {
-            image.metadata.item(PHYSICAL_SECTOR).length = Some(2)
-        }),
-        ("of the disk", |image| {
-            image.metadata.item(FILE_PARAMETERS).flags = 6
-        }),
-        ("not of the disk", |image| {
-            image.metadata.item(VIRTUAL_SIZE).flags = 4
-        }),
-        ("not of the disk", |image| {
-            image.metadata.item(DISK_ID).flags = 4
-        }),
-        ("no id", |image| image.metadata.items[4].guid = [0; 16]),
-        ("twice", |image| image.metadata.items[4].guid = VIRTUAL_SIZE),
-        ("the user's", |image| {
-            image.metadata.item(VIRTUAL_SIZE).flags = 3
-        }),
+        ("past 2^32", |it| it.items[0].offset = Some(u32::MAX)),
+        ("on another", |it| it.items[0].offset = Some(0x1_0009)),
+        ("too long", |it| it.items[0].length = Some((1 << 20) + 1)),
+        ("length 0", |it| it.items[0].length = Some(0)),
+        ("length 7", |it| it.item(FILE_PARAMETERS).length = Some(7)),
+        ("length 4", |it| it.item(VIRTUAL_SIZE).length = Some(4)),
+        ("length 15", |it| it.item(DISK_ID).length = Some(15)),
+        ("length 3", |it| it.item(LOGICAL_SECTOR).length = Some(3)),
+        ("length 2", |it| it.item(PHYSICAL_SECTOR).length = Some(2)),
+        ("of the disk", |it| it.item(FILE_PARAMETERS).flags = 6),
+        ("not of the disk", |it| it.item(VIRTUAL_SIZE).flags = 4),
+        ("not of the disk", |it| it.item(DISK_ID).flags = 4),
+        ("no id", |it| it.items[4].guid = [0; 16]),
+        ("twice", |it| it.items[4].guid = VIRTUAL_SIZE),
+        ("the user's", |it| it.item(VIRTUAL_SIZE).flags = 3),
     ];
     for (name, change) in changes {
         let mut builder = dynamic();
-        change(&mut builder);
+        change(&mut builder.metadata);
         assert_eq!(kind_of(&builder), ErrorKind::MetadataCorrupt, "{name}");
     }
     for index in 0..5 {
@@ -380,7 +352,11 @@ fn items_lie_apart_inside_their_region_and_have_their_lengths() {
             "without {index}"
         );
     }
-    // An id twice is two items where one of them is the user's; an empty one is nowhere.
+}
+
+#[test]
+fn items_of_the_user_stand_beside_the_formats_own() {
+    // an id twice is two items where one of them is the user's; an empty one is nowhere.
     let mut builder = dynamic();
     builder
         .metadata

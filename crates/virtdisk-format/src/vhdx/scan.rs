@@ -73,7 +73,7 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// An entry that is odd and harmless. A table may be full of them, so that the text is made only
+    /// An entry that is odd and harmless. A table may be full of them: the text is made only
     /// while somebody may want it.
     fn note(&mut self, make: impl FnOnce() -> Error) {
         if self.notes < MOST_NOTES {
@@ -116,7 +116,7 @@ impl Pass<'_> {
                 self.claim(entry, size, at)?;
                 if inside < shape.visible(block) {
                     let message = format!(
-                        "has block {block} across the end of the file, whose missing bytes are zeros"
+                        "has block {block} across the end of the file, what is missing is zeros"
                     );
                     self.sink.mendable(wrong(message, at).by("X-11"));
                 }
