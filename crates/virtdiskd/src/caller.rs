@@ -5,8 +5,11 @@
 //! SE_MANAGE_VOLUME_NAME (R-PRV-1, R-PRV-3).
 
 use std::fs;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use nix::unistd::Group;
+use rustix::event::{PollFd, PollFlags};
 
 /// Group whose members may attach and detach.
 pub const GROUP: &str = "virtdisk";
@@ -40,6 +43,27 @@ impl Caller {
     /// May this caller see and name an attachment of an image that `owner` owns?
     pub fn may_see(&self, owner: u32) -> bool {
         self.uid == 0 || self.uid == owner || self.privileged
+    }
+}
+
+/// A caller's connection, to see whether he still waits for an answer.
+#[derive(Debug, Clone)]
+pub struct Peer(Arc<OwnedFd>);
+
+impl Peer {
+    /// A copy of the connection's socket.
+    pub fn new(socket: OwnedFd) -> Self {
+        Self(Arc::new(socket))
+    }
+
+    /// False once the caller has closed his end, or his process has ended.
+    pub fn is_there(&self) -> bool {
+        let mut fds = [PollFd::new(&*self.0, PollFlags::RDHUP)];
+        let now = rustix::time::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(0))
     }
 }
 

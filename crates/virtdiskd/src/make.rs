@@ -8,14 +8,12 @@ use std::os::fd::OwnedFd;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use virtdisk::Code;
-use virtdisk_disk::{CreateOptions, Disk, Format, Kind, NewParent, OpenOptions, Place};
+use virtdisk_disk::{CreateOptions, Disk, Format, Kind, NewParent, OpenOptions, Place, work};
 
 use crate::parents::Given;
 use crate::question::{Answer, Base, Create, Open, Refusal, UseAs, format_of};
 use crate::worker::{refusal, take};
 
-/// Bytes of the disk whose places are asked for at once.
-const PIECE_BYTES: u64 = 64 << 20;
 /// Bytes moved at once.
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -166,24 +164,20 @@ fn copy_of(
         ..OpenOptions::default()
     };
     let to = Disk::open(file, &asked.name, &open).map_err(|e| refusal(&e))?;
-    let copied = copy(from, &to, source_size).and_then(|()| to.flush());
+    let copied = copy(from, &to).and_then(|()| to.flush());
     let closed = to.close();
     copied.and(closed).map_err(|e| refusal(&e))?;
     Ok(Answer::Done)
 }
 
-/// Copies the first `size` bytes of a disk to an empty one.
-fn copy(from: &Disk, to: &Disk, size: u64) -> virtdisk_disk::Result<()> {
+/// Copies a disk to an empty one.
+fn copy(from: &Disk, to: &Disk) -> virtdisk_disk::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
-    let mut start = 0;
-    while start < size {
-        let piece = PIECE_BYTES.min(size - start);
-        for extent in from.extents(start, piece)? {
-            if extent.place != Place::Zero {
-                copy_run(from, to, extent.start, extent.len, &mut buffer)?;
-            }
+    for run in work::runs(from) {
+        let run = run?;
+        if run.place != Place::Zero {
+            copy_run(from, to, run.start, run.len, &mut buffer)?;
         }
-        start += piece;
     }
     Ok(())
 }

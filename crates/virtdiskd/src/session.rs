@@ -22,7 +22,7 @@ use virtdisk::frame::{
 use zlink::connection::socket::FetchPeerCredentials;
 use zlink::{ReadyListener, Server};
 
-use crate::caller::Caller;
+use crate::caller::{Caller, Peer};
 use crate::engine::{Engine, HandleId, no_handle};
 use crate::failure::fail;
 use crate::limited::Limited;
@@ -73,6 +73,7 @@ pub struct Empty {}
 pub struct Session {
     engine: Arc<Engine>,
     caller: Caller,
+    peer: Peer,
     handle: Option<HandleId>,
     /// An open that waits for a parent.
     pending: Option<Box<Pending>>,
@@ -214,8 +215,9 @@ impl Session {
         #[zlink(fds)] fds: Vec<OwnedFd>,
     ) -> Result<OpenReply, SessionError> {
         self.refuse_second()?;
+        let peer = self.peer.clone();
         let opened = self
-            .block(move |engine, _| engine.create(&request, fds))
+            .block(move |engine, _| engine.create(&request, fds, peer))
             .await?;
         Ok(self.keep(opened))
     }
@@ -276,6 +278,7 @@ impl Session {
 /// # Errors
 /// When the connection can't be served at all.
 pub async fn serve(engine: Arc<Engine>, stream: UnixStream) -> anyhow::Result<()> {
+    let peer_socket = stream.try_clone()?.into();
     let stream = zlink::tokio::unix::Stream::try_from(stream)?;
     let peer = stream.fetch_peer_credentials().await?;
     let gids: Vec<u32> = std::iter::once(peer.unix_primary_group_id())
@@ -289,6 +292,7 @@ pub async fn serve(engine: Arc<Engine>, stream: UnixStream) -> anyhow::Result<()
     let session = Session {
         engine,
         caller,
+        peer: Peer::new(peer_socket),
         handle: None,
         pending: None,
     };

@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use virtdisk::Code;
 use virtdisk::frame::Failure;
@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LONG_PATIENCE: Duration = Duration::from_secs(3600);
 /// Longest time a copy may take.
 const COPY_PATIENCE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How often it is looked whether an answer is still wanted.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Longest time a worker may take to end.
 const END_PATIENCE: Duration = Duration::from_secs(10);
@@ -142,15 +145,22 @@ impl WorkerLink {
     /// # Errors
     /// See [`NoAnswer`].
     pub fn ask(&self, question: &Question, fds: &[BorrowedFd<'_>]) -> Result<Answer, NoAnswer> {
-        let patience = match question {
-            Question::Flush | Question::Close => LONG_PATIENCE,
-            // A copy takes as long as it takes.
-            Question::Create(create) if create.base.is_some() => COPY_PATIENCE,
-            Question::Create(_) => LONG_PATIENCE,
-            _ => PATIENCE,
-        };
+        self.ask_while(question, fds, || true)
+    }
+
+    /// Asks one question, as long as somebody wants the answer.
+    ///
+    /// # Errors
+    /// See [`NoAnswer`]; a worker whose answer nobody wants any more is killed.
+    pub fn ask_while(
+        &self,
+        question: &Question,
+        fds: &[BorrowedFd<'_>],
+        wanted: impl Fn() -> bool,
+    ) -> Result<Answer, NoAnswer> {
+        let deadline = Instant::now() + patience(question);
         let answer = packet::send(self.link.as_fd(), question, fds)
-            .and_then(|()| packet::wait_readable(self.link.as_fd(), patience))
+            .and_then(|()| self.wait_answer(deadline, wanted))
             .and_then(|()| packet::receive::<Answer>(self.link.as_fd()));
         match answer {
             Ok(Some((Answer::Refused(refusal), _))) => Err(NoAnswer::Refused(refusal)),
@@ -159,6 +169,21 @@ impl WorkerLink {
             Err(error) => {
                 self.kill();
                 Err(NoAnswer::Dead(error))
+            }
+        }
+    }
+
+    /// Waits until there is an answer, looking now and then whether it is still wanted.
+    fn wait_answer(&self, deadline: Instant, wanted: impl Fn() -> bool) -> io::Result<()> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match packet::wait_readable(self.link.as_fd(), left.min(LOOK)) {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    if left.is_zero() || !wanted() {
+                        return Err(error);
+                    }
+                }
+                done => return done,
             }
         }
     }
@@ -195,6 +220,17 @@ impl WorkerLink {
         if let Some(pid) = pid {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
+    }
+}
+
+/// Longest time a question may take.
+fn patience(question: &Question) -> Duration {
+    match question {
+        Question::Flush | Question::Close => LONG_PATIENCE,
+        // A copy takes as long as it takes.
+        Question::Create(create) if create.base.is_some() => COPY_PATIENCE,
+        Question::Create(_) => LONG_PATIENCE,
+        _ => PATIENCE,
     }
 }
 

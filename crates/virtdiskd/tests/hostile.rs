@@ -418,3 +418,31 @@ fn a_caller_who_never_sends_the_parent_leaves_nothing_behind() {
     wait_for("the workers to end", || host.workers().is_empty());
     wait_for("descriptors to be closed", || descriptors(&host) <= before);
 }
+
+// R-ASY-7: the source is all holes, which the copy has to read for a very long time.
+#[test]
+fn a_copy_that_nobody_waits_for_ends() {
+    let host = host!();
+    let source = File::create_new(host.path("source.img")).unwrap();
+    source.set_len(8 << 40).unwrap();
+    let source = File::open(host.path("source.img")).unwrap();
+    let mut new = File::options();
+    let new = new.read(true).write(true).create_new(true);
+    let new = new.open(host.path("copy.vhdx")).unwrap();
+    let nobody = uuid::Uuid::nil();
+    let request = serde_json::json!({
+        "path": host.path("copy.vhdx"), "device_id": 0, "vendor_id": nobody,
+        "access_mask": 0, "flags": 0, "provider_flags": 0, "version": 2, "unique_id": nobody,
+        "maximum_size": 0, "block_size": 0, "sector_size": 0, "physical_sector_size": 0,
+        "open_flags": 0, "parent_path": "", "source_path": host.path("source.img"),
+        "resiliency_guid": nobody,
+    });
+    let stream = connect(&host);
+    send(&stream, "Create", request, &[&new, &source]);
+    let header = || new.metadata().unwrap().len() > 0;
+    wait_for("the copy to begin", header);
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(host.workers().len(), 1);
+    drop(stream);
+    wait_for("the copy to end", || host.workers().is_empty());
+}

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use virtdisk::frame::{CreateRequest, OpenRequest};
 use virtdisk::{Code, CreateFlags, OpenFlags};
 
+use crate::caller::Peer;
 use crate::chain::{self, ParentFile, Parents};
 use crate::engine::{Engine, HandleId};
 use crate::entry::start_worker;
@@ -32,6 +33,8 @@ pub struct Creation {
     /// The parent or the source, and how it is opened.
     base: Option<(Received, Open)>,
     format: &'static str,
+    /// Who waits for it: a copy that nobody waits for ends (R-ASY-7).
+    peer: Peer,
 }
 
 impl Engine {
@@ -40,7 +43,7 @@ impl Engine {
     ///
     /// # Errors
     /// Rules R-CRE of the API sheet.
-    pub fn create(&self, request: &CreateRequest, fds: Vec<OwnedFd>) -> Result<Opened> {
+    pub fn create(&self, request: &CreateRequest, fds: Vec<OwnedFd>, peer: Peer) -> Result<Opened> {
         virtdisk::check::create(request)?;
         let mut fds = fds.into_iter();
         let has_base = !request.parent_path.is_empty() || !request.source_path.is_empty();
@@ -65,6 +68,7 @@ impl Engine {
             received,
             base,
             format,
+            peer,
         };
         let progress = match &creation.base {
             Some((base, open)) if !open.alone => Resolving::begin(base.id, &base.file, open)?,
@@ -103,6 +107,7 @@ impl Engine {
             received,
             base,
             format,
+            peer,
         } = creation;
         let name = &received.name;
         let mut chain = Parents::new();
@@ -118,7 +123,7 @@ impl Engine {
         let mut files = vec![received.file.as_fd()];
         files.extend(chain.iter().map(|parent| parent.file()));
         worker
-            .ask(&Question::Create(asked), &files)
+            .ask_while(&Question::Create(asked), &files, || peer.is_there())
             .map_err(|e| e.into_failure(name))?;
         let _ = worker.ask(&Question::Close, &[]);
         if request.parent_path.is_empty() {
@@ -203,6 +208,7 @@ fn question(creation: &Creation, chain: &Parents) -> Result<Create> {
         received,
         base,
         format,
+        ..
     } = creation;
     let name = &received.name;
     let identifier = uuid::Uuid::parse_str(&request.unique_id).map_err(|_| {
