@@ -141,6 +141,15 @@ pub fn lock_all(parents: &Parents) -> Result<()> {
     parents.iter().try_for_each(|parent| parent.lock())
 }
 
+/// Carries over what [`ParentFile::guard`] said of the same files as they came a second time.
+pub fn guard_as(parents: &Parents, again: &Parents) {
+    for (parent, again) in parents.iter().zip(again) {
+        if parent.id() == again.id() && again.guarded.load(Ordering::Relaxed) {
+            parent.guard();
+        }
+    }
+}
+
 /// Which files they are.
 pub fn ids(parents: &Parents) -> Vec<FileId> {
     parents.iter().map(|parent| parent.id()).collect()

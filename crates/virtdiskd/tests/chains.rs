@@ -490,6 +490,20 @@ fn a_child_is_made_beside_an_idle_handle_of_its_parent() {
         assert_eq!(refused.unwrap_err().code().0, 32);
         assert!(!second.exists());
         assert!(handle.detach(DetachFlags::NONE).unwrap().gone);
+        drop(handle);
+        // A handle that only asks takes no lock; the idle one and then a reader come to it.
+        let quiet = host.open_soon(&host.path(&parent), AccessMask::GET_INFO);
+        drop(quiet);
+        drop(host.open_soon(&host.path(&name), AccessMask::READ));
+        let quiet = host.open(&name, AccessMask::GET_INFO).unwrap();
+        let mut idle = None;
+        wait_for("the reader to close", || {
+            idle = host.open_v2(&parent, false).ok();
+            idle.is_some()
+        });
+        let reading = open(&host, &host.path(&name), OpenFlags::NONE).unwrap();
+        assert!(reading.information().unwrap().parent_resolved);
+        drop((quiet, reading, idle));
     }
 }
 

@@ -242,6 +242,7 @@ fn admit(state: &mut State, entrant: &Entrant, parents: &Parents) -> Result<()> 
     let alone = handle.is_alone();
     if !alone && handle.reads() && state.image.is_some() && state.is_complete() {
         same_parents(state, parents)?;
+        chain::guard_as(&state.parents, parents);
     }
     if let Some(image) = &state.image
         && (image.writable || !handle.writes)
