@@ -7,8 +7,8 @@
 use std::path::Path;
 
 use virtdisk::{
-    AccessMask, Code, CreateFlags, CreateOptions, CreateParameters, OpenOptions, Service,
-    StorageType,
+    AccessMask, Code, CreateFlags, CreateOptions, CreateParameters, OpenFlags, OpenOptions,
+    Service, StorageType,
 };
 
 macro_rules! private {
@@ -55,6 +55,43 @@ fn created_disk_is_opened_again_with_its_facts() {
         Code::ERROR_DEV_NOT_EXIST
     );
     assert!(service.attached().unwrap().is_empty());
+}
+
+// R-CRE-10, R-INFO-5, R-INFO-6, R-OPEN-14
+#[test]
+fn child_finds_its_parent_again_without_any_right_but_the_files() {
+    let service = private!();
+    let folder = tempfile::tempdir().unwrap();
+    for extension in ["vhd", "vhdx"] {
+        let path = |name: &str| folder.path().join(format!("{name}.{extension}"));
+        drop(service.create(path("base"), &sized(8 << 20)).unwrap());
+        for (parent, child) in [("base", "middle"), ("middle", "leaf")] {
+            let mut options = sized(0);
+            options.parameters.parent_path = Some(path(parent));
+            drop(service.create(path(child), &options).unwrap());
+        }
+        let ask = |flags| {
+            let options = OpenOptions {
+                flags,
+                ..OpenOptions::with_access(AccessMask::GET_INFO)
+            };
+            let disk = service.open(path("leaf"), &options).unwrap();
+            disk.information().unwrap()
+        };
+        let whole = ask(OpenFlags::NONE);
+        assert!(whole.parent_resolved);
+        assert_eq!((whole.parents.len(), whole.subtype), (2, 4));
+        assert_eq!(whole.parent_timestamp, 0);
+        let alone = ask(OpenFlags::NO_PARENTS);
+        assert!(!alone.parent_resolved && alone.parents.is_empty());
+        assert_eq!(alone.parent_identifier, whole.parent_identifier);
+        assert!(
+            alone
+                .parent_hints
+                .iter()
+                .any(|hint| hint.contains("middle"))
+        );
+    }
 }
 
 #[test]

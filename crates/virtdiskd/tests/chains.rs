@@ -458,6 +458,34 @@ fn a_chain_that_is_open_is_joined_by_those_who_have_its_parents() {
     }
 }
 
+// R-PAR-1: also for the handle of a create.
+#[test]
+fn a_create_may_leave_its_chain_to_the_caller() {
+    let host = host!();
+    for extension in formats(&host) {
+        let (parent, name) = (format!("base.{extension}"), format!("child.{extension}"));
+        base(&host, &parent, b"base");
+        for flags in [OpenFlags::CUSTOM_DIFF_CHAIN, OpenFlags::NO_PARENTS] {
+            let mut options = child_of(&host.path(&parent));
+            options.parameters.open_flags = flags;
+            let disk = host.service().create(host.path(&name), &options).unwrap();
+            let attached = disk.attach(&attach_with(AttachFlags::READ_ONLY));
+            assert_eq!(attached.unwrap_err().code().0, INVALID_STATE);
+            let added = disk.add_parent(host.path(&parent));
+            if flags == OpenFlags::NO_PARENTS {
+                assert_eq!(added.unwrap_err().code().0, 87);
+            } else {
+                assert!(added.unwrap());
+                let device = attach(&disk, AttachFlags::NONE).device;
+                assert_eq!(read_device(&device, 4, MIB), b"base");
+                assert!(disk.detach(DetachFlags::NONE).unwrap().gone);
+            }
+            drop(disk);
+            fs::remove_file(host.path(&name)).unwrap();
+        }
+    }
+}
+
 /// Attaches permanently, for reading.
 fn attach_permanent_read_only(disk: &VirtualDisk) -> std::path::PathBuf {
     attach(

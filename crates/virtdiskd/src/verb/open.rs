@@ -126,8 +126,12 @@ impl Engine {
             let answer = admit(&mut state, entrant, parents);
             let answer = answer.map(|()| {
                 let number = self.next_number();
+                let shown = match handle.is_alone() {
+                    true => Vec::new(),
+                    false => chain::ids(parents),
+                };
                 let handle = Handle {
-                    parents: chain::ids(parents),
+                    parents: shown,
                     ..handle.clone()
                 };
                 state.handles.insert(number, handle);
