@@ -193,6 +193,24 @@ fn a_parents_parent_is_looked_for_beside_the_parent() {
     fake.open(&child).unwrap();
 }
 
+// S-4: the tree is that of the disk that the caller named, for all of its chain.
+#[test]
+fn a_parents_parent_may_lie_in_the_folder_of_the_leaf() {
+    let judge: Judge = Box::new(|depth, _| match depth {
+        0 => Verdict::Next,
+        _ => Verdict::Complete,
+    });
+    let hints = [
+        ("relative", r".\below\base.vhd"),
+        ("relative", r"..\top.vhd"),
+    ];
+    let fake = Fake::new(&hints, judge);
+    let child = fake.file("child.vhd");
+    fake.file("below/base.vhd");
+    fake.file("top.vhd");
+    fake.open(&child).unwrap();
+}
+
 // P-6
 #[test]
 fn what_is_not_found_names_every_place_and_every_hint() {
