@@ -6,19 +6,26 @@
 
 use std::path::Path;
 
-use virtdisk::{AccessMask, Code, OpenOptions, VirtualDisk};
+use virtdisk::{AccessMask, Code, OpenOptions, Service, VirtualDisk};
 
 use crate::failure::{Failure, Result};
+use crate::parents::Parents;
 
 /// To look at the image or to detach it: compatible with every other handle.
-pub(crate) fn open_to_look(file: &Path) -> Result<VirtualDisk> {
+pub(crate) fn open_to_look(file: &Path, parents: &Parents) -> Result<VirtualDisk> {
     let access = AccessMask::GET_INFO | AccessMask::DETACH;
-    Ok(VirtualDisk::open(file, &OpenOptions::with_access(access))?)
+    let service = Service::find().with_parents(parents.policy());
+    Ok(service.open(file, &OpenOptions::with_access(access))?)
 }
 
 /// To attach the image.
-pub(crate) fn open_to_attach(file: &Path, read_only: bool) -> Result<VirtualDisk> {
-    let open = |access| VirtualDisk::open(file, &OpenOptions::with_access(access));
+pub(crate) fn open_to_attach(
+    file: &Path,
+    read_only: bool,
+    parents: &Parents,
+) -> Result<VirtualDisk> {
+    let service = Service::find().with_parents(parents.policy());
+    let open = |access| service.open(file, &OpenOptions::with_access(access));
     if read_only {
         return Ok(open(AccessMask::READ)?);
     }

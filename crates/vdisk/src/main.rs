@@ -16,6 +16,7 @@ mod mount;
 mod new_image;
 mod offline;
 mod output;
+mod parents;
 mod picture;
 mod progress;
 mod signals;

@@ -8,7 +8,6 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueHint};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use virtdisk::Code;
@@ -18,31 +17,10 @@ use virtdisk_parent::{Finder, Hint, HintKind, Policy};
 
 use crate::code_map;
 use crate::failure::{Failure, Result};
+use crate::parents::Parents;
 
 /// Files that a hint names at most.
 const MOST_NAMED: usize = 8;
-
-/// Where parents of differencing images may lie.
-#[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Parents of a differencing image")]
-pub(crate) struct Parents {
-    /// Parents may also lie in this folder and below, not only beside the image and below
-    #[arg(long = "allow-parent-dir", value_name = "DIR", value_hint = ValueHint::DirPath)]
-    allow: Vec<PathBuf>,
-    /// A Windows folder and where it is here: 'C:\vm=/srv/vm'
-    #[arg(long = "parent-map", value_name = "FROM=TO", value_parser = mapping)]
-    map: Vec<(String, PathBuf)>,
-    /// Look for parents in this folder, by their identity, where the image's own words don't help
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    search: Vec<PathBuf>,
-}
-
-fn mapping(text: &str) -> std::result::Result<(String, PathBuf), String> {
-    match text.split_once('=') {
-        Some((from, to)) if !from.is_empty() && !to.is_empty() => Ok((from.into(), to.into())),
-        _ => Err("a map is a Windows folder, =, and a folder here: C:\\vm=/srv/vm".into()),
-    }
-}
 
 /// Opens the image at `path` for reading, with all its parents.
 pub(crate) fn open(path: &Path, parents: &Parents) -> Result<Disk> {
@@ -72,12 +50,7 @@ struct Search {
 impl Search {
     fn new(path: &Path, parents: &Parents) -> Search {
         Search {
-            policy: Policy {
-                allow_dirs: parents.allow.clone(),
-                map: parents.map.clone(),
-                search: parents.search.clone(),
-                ignore_relative: false,
-            },
+            policy: parents.policy(),
             chain: vec![path.to_path_buf()],
             finder: None,
             in_use: Vec::new(),

@@ -14,6 +14,7 @@ use virtdisk::{
 use crate::command::create;
 use crate::command::detach::{self, Patience};
 use crate::failure::{Failure, Result};
+use crate::parents::Parents;
 use crate::signals::{Event, Events};
 use crate::{image, mount, output, size};
 
@@ -48,6 +49,8 @@ pub(crate) struct Attach {
     /// Hold the disk until Ctrl-C, SIGTERM or the end of standard input, then detach it
     #[arg(long)]
     temporary: bool,
+    #[command(flatten)]
+    parents: Parents,
 }
 
 /// Attaches, prints, and with `--temporary` waits and detaches.
@@ -91,7 +94,7 @@ fn announce(verb: &Attach, attached: &Attached) -> Result<()> {
 
 /// Opens the image, or makes it with `--create` when it is missing.
 fn open(verb: &Attach) -> Result<VirtualDisk> {
-    let opened = image::open_to_attach(&verb.file, verb.read_only);
+    let opened = image::open_to_attach(&verb.file, verb.read_only, &verb.parents);
     let (Err(failure), Some(size)) = (&opened, verb.create) else {
         return opened;
     };
@@ -102,10 +105,10 @@ fn open(verb: &Attach) -> Result<VirtualDisk> {
         maximum_size: size,
         ..CreateParameters::default()
     };
-    match create::image(&verb.file, false, parameters) {
+    match create::image(&verb.file, false, parameters, &verb.parents) {
         // Somebody made it meanwhile: then it is not missing.
         Err(error) if error.code() == Code::ERROR_FILE_EXISTS => {
-            image::open_to_attach(&verb.file, verb.read_only)
+            image::open_to_attach(&verb.file, verb.read_only, &verb.parents)
         }
         made => Ok(made?),
     }

@@ -16,7 +16,7 @@ use virtdisk_disk::{Format, Kind};
 use crate::command::create::bytes_32;
 use crate::failure::{Failure, Result};
 use crate::new_image::NewImage;
-use crate::offline::Parents;
+use crate::parents::Parents;
 use crate::progress::Watch;
 use crate::{code_map, offline};
 

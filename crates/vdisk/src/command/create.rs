@@ -7,9 +7,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
-use virtdisk::{CreateFlags, CreateOptions, CreateParameters, VirtualDisk};
+use virtdisk::{CreateFlags, CreateOptions, CreateParameters, Service, VirtualDisk};
 
 use crate::failure::Result;
+use crate::parents::Parents;
 use crate::size;
 
 /// Make a new image.
@@ -50,6 +51,8 @@ pub(crate) struct Create {
     /// The image of which this one is to be the child; it must not be changed from then on
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "fixed")]
     parent: Option<PathBuf>,
+    #[command(flatten)]
+    parents: Parents,
 }
 
 /// Reads a size that formats keep in 32 bits.
@@ -68,7 +71,7 @@ pub(crate) fn run(verb: &Create) -> Result<()> {
         parent_path: parent,
         ..CreateParameters::default()
     };
-    image(&verb.file, verb.fixed, parameters)?;
+    image(&verb.file, verb.fixed, parameters, &verb.parents)?;
     Ok(())
 }
 
@@ -85,13 +88,14 @@ pub(crate) fn image(
     file: &Path,
     fixed: bool,
     parameters: CreateParameters,
+    parents: &Parents,
 ) -> virtdisk::Result<VirtualDisk> {
     let flags = if fixed {
         CreateFlags::FULL_PHYSICAL_ALLOCATION
     } else {
         CreateFlags::NONE
     };
-    VirtualDisk::create(
+    Service::find().with_parents(parents.policy()).create(
         file,
         &CreateOptions {
             flags,

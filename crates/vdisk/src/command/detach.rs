@@ -13,6 +13,7 @@ use virtdisk::{Code, DetachOptions, Detached, InUse, VirtualDisk};
 
 use crate::failure::{Failure, Result, holding};
 use crate::output::plain;
+use crate::parents::Parents;
 use crate::{duration, image};
 
 /// Pause between two tries.
@@ -102,7 +103,7 @@ fn find(target: &Path) -> Result<VirtualDisk> {
     if is_device || target.starts_with("/dev/") && !target.is_file() {
         return Ok(VirtualDisk::open_attached(target)?);
     }
-    image::open_to_look(target).or_else(|failure| match deleted(target) {
+    image::open_to_look(target, &Parents::default()).or_else(|failure| match deleted(target) {
         // The image was removed or renamed while attached.
         Some(device) if failure.code() == Some(Code::ERROR_FILE_NOT_FOUND) => {
             Ok(VirtualDisk::open_attached(device)?)

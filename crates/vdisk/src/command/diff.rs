@@ -12,7 +12,7 @@ use clap::{Args, ValueHint};
 use virtdisk_disk::work::{self, Difference, Stopped};
 
 use crate::failure::Result;
-use crate::offline::Parents;
+use crate::parents::Parents;
 use crate::progress::Watch;
 use crate::{code_map, offline};
 

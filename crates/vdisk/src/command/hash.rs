@@ -9,8 +9,8 @@ use clap::{Args, ValueHint};
 use virtdisk_disk::work;
 
 use crate::failure::Result;
-use crate::offline::Parents;
 use crate::output::plain;
+use crate::parents::Parents;
 use crate::progress::Watch;
 use crate::{code_map, offline, output};
 

@@ -9,6 +9,7 @@ use clap::{Args, ValueHint};
 use virtdisk::Information;
 
 use crate::failure::Result;
+use crate::parents::Parents;
 use crate::{image, output, size};
 
 /// Show the facts of an image.
@@ -28,11 +29,13 @@ pub(crate) struct Info {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    parents: Parents,
 }
 
 /// Prints the facts.
 pub(crate) fn run(verb: &Info) -> Result<()> {
-    let information = image::open_to_look(&verb.file)?.information()?;
+    let information = image::open_to_look(&verb.file, &verb.parents)?.information()?;
     if verb.json {
         return output::json(&information);
     }

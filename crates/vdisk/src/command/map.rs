@@ -11,8 +11,9 @@ use virtdisk_disk::work::runs;
 use virtdisk_disk::{Disk, LayerExtent, Place};
 
 use crate::failure::{Failure, Result};
-use crate::offline::{self, Parents};
+use crate::offline;
 use crate::output::plain;
+use crate::parents::Parents;
 use crate::picture::Picture;
 use crate::size;
 

@@ -17,6 +17,7 @@ use signal_hook::consts::SIGINT;
 use crate::command::attach;
 use crate::failure::{Failure, Result};
 use crate::image;
+use crate::parents::Parents;
 use crate::signals::{Event, Events};
 
 /// Attach an image for the run of a command.
@@ -37,6 +38,8 @@ pub(crate) struct With {
     /// Attach it so that nothing can write to it; ISO images need this
     #[arg(long)]
     read_only: bool,
+    #[command(flatten)]
+    parents: Parents,
     /// The command and its arguments
     #[arg(last = true, required = true, value_hint = ValueHint::CommandWithArguments)]
     command: Vec<OsString>,
@@ -48,7 +51,7 @@ pub(crate) fn run(verb: &With) -> Result<ExitCode> {
         return Err(Failure::new("no command is given"));
     };
     let events = Events::listen()?;
-    let disk = image::open_to_attach(&verb.file, verb.read_only)?;
+    let disk = image::open_to_attach(&verb.file, verb.read_only, &verb.parents)?;
     let attached = attach::attach(&disk, &verb.file, verb.read_only, false)?;
     let child = Command::new(program)
         .args(arguments)
