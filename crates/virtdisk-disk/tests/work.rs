@@ -30,12 +30,15 @@ fn options(format: Format, kind: Kind, block_size: u32) -> ConvertOptions {
 }
 
 /// What is converted into what.
-const SHAPES: [(Format, Kind, u32); 5] = [
+const SHAPES: [(Format, Kind, u32); 8] = [
     (Format::Raw, Kind::Fixed, 0),
     (Format::Vhd, Kind::Fixed, 0),
     (Format::Vhd, Kind::Dynamic, 0),
     (Format::Vhd, Kind::Dynamic, 512 << 10),
     (Format::Vhd, Kind::Dynamic, 4096),
+    (Format::Vhdx, Kind::Fixed, 0),
+    (Format::Vhdx, Kind::Dynamic, 1 << 20),
+    (Format::Vhdx, Kind::Dynamic, 0),
 ];
 
 fn open(path: &Path) -> Disk {
@@ -145,10 +148,14 @@ fn zeros_take_up_no_space_whether_written_or_not() {
             .path()
             .join(format!("{format:?}-{kind:?}-{block}.img"));
         let made = made(&source, &path, &options(format, kind, block));
-        let blocks = made.physical().unwrap().blocks_allocated;
-        assert_eq!(blocks, u64::from(kind == Kind::Dynamic), "{format:?}");
-        // The table of a VHD with blocks of 4 KiB is 16 KiB; nothing else takes up space.
-        assert!(path.metadata().unwrap().blocks() * 512 <= 128 << 10);
+        if kind == Kind::Dynamic {
+            let blocks = made.physical().unwrap().blocks_allocated;
+            assert_eq!(blocks, 1, "{format:?}");
+        }
+        // Data and tables only: of a VHD with blocks of 4 KiB 16 KiB, of a VHDX a few pages in each
+        // of its regions.
+        let space = path.metadata().unwrap().blocks() * 512;
+        assert!(space <= 256 << 10, "{format:?} {kind:?}: {space}");
     }
 }
 
