@@ -7,11 +7,12 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use virtdisk::Code;
-use virtdisk_disk::lock::{self, Level};
+use virtdisk_disk::lock::{self, Conflict, Level};
 use virtdisk_disk::{Candidate, Disk, ErrorKind, Gate, Need, OpenOptions, ParentHint};
 use virtdisk_parent::{Finder, Hint, HintKind, Policy};
 
@@ -19,21 +20,37 @@ use crate::code_map;
 use crate::failure::{Failure, Result};
 use crate::parents::Parents;
 
+/// How long all files of a disk are waited for: the service gives an image back a moment after the
+/// command that used it has ended.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(5);
 /// Files that a hint names at most.
 const MOST_NAMED: usize = 8;
 
 /// Opens the image at `path` for reading, with all its parents.
 pub(crate) fn open(path: &Path, parents: &Parents) -> Result<Disk> {
     let file = open_file(path)?;
-    lock::acquire(&file, Level::Read).map_err(|conflict| code_map::of_lock(path, conflict))?;
+    let until = Instant::now() + PATIENCE;
+    let locked = lock_for_reading(&file, until);
+    locked.map_err(|conflict| code_map::of_lock(path, conflict))?;
     let extension = path.extension();
     let options = OpenOptions {
         extension: extension.map(|extension| extension.to_string_lossy().into_owned()),
         ..OpenOptions::default()
     };
-    let mut gate = Search::new(path, parents);
+    let mut gate = Search::new(path, parents, until);
     let opened = Disk::open_with(file, &path.to_string_lossy(), &options, &mut gate);
     opened.map_err(|error| gate.explain(error))
+}
+
+/// Locks a file against writers; waits for one until then.
+fn lock_for_reading(file: &File, until: Instant) -> std::result::Result<(), Conflict> {
+    loop {
+        match lock::acquire(file, Level::Read) {
+            Err(Conflict::InUse { .. }) if Instant::now() < until => std::thread::sleep(PAUSE),
+            done => return done,
+        }
+    }
 }
 
 /// Looks for parents, layer by layer.
@@ -45,15 +62,18 @@ struct Search {
     finder: Option<(Finder, PathBuf)>,
     /// Candidates that were not to be locked, and why.
     in_use: Vec<String>,
+    /// How long to wait for locks.
+    until: Instant,
 }
 
 impl Search {
-    fn new(path: &Path, parents: &Parents) -> Search {
+    fn new(path: &Path, parents: &Parents, until: Instant) -> Search {
         Search {
             policy: parents.policy(),
             chain: vec![path.to_path_buf()],
             finder: None,
             in_use: Vec::new(),
+            until,
         }
     }
 
@@ -98,7 +118,7 @@ impl Gate for Search {
         while let Some((path, file)) = self.finder(need).0.next_file() {
             let name = path.to_string_lossy().into_owned();
             // It may be another image, so this does not end the search.
-            if let Err(conflict) = lock::acquire(&file, Level::Read) {
+            if let Err(conflict) = lock_for_reading(&file, self.until) {
                 self.in_use.push(format!("{name} ({conflict})"));
                 continue;
             }

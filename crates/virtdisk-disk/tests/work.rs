@@ -325,7 +325,7 @@ fn a_file_system_that_shares_extents_stores_the_data_once() {
         file.set_len((64 << 20) + 512).unwrap();
         file.sync_all().unwrap();
         let source = open(&path);
-        for (format, kind, block) in &SHAPES[..3] {
+        for (format, kind, block) in SHAPES.iter().filter(|shape| shape.2 == 0) {
             let used = used(mounted.path());
             let target = mounted.path().join("b");
             let made = made(&source, &target, &options(*format, *kind, *block));
