@@ -130,18 +130,18 @@ impl Headers {
         if first != second || raws[0].as_bytes() == raws[1].as_bytes() {
             return Ok(usize::from(second > first));
         }
-        let error = Error::new(
-            ErrorKind::HeaderCorrupt,
-            "VHDX header",
-            "has the sequence number of the other one and differs from it",
-        )
-        .at(HEADERS_AT[0])
-        .with_found(first)
-        .by("X-1");
+        let tie = |message| {
+            Error::new(ErrorKind::HeaderCorrupt, "VHDX header", message)
+                .at(HEADERS_AT[0])
+                .with_found(first)
+                .by("X-1")
+        };
         if recover {
-            sink.oddity(Severity::Warning, error);
+            let message = "ties with the other one and differs, taken for recovery";
+            sink.oddity(Severity::Warning, tie(message));
         } else {
-            sink.fault(error)?;
+            let message = "has the sequence number of the other one and differs from it";
+            sink.fault(tie(message))?;
         }
         Ok(0)
     }

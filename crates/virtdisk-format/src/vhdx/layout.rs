@@ -339,7 +339,7 @@ pub(crate) struct RawDataSector {
 pub(crate) const CHECKSUM_AT: usize = 4;
 
 const _: () = assert!(size_of::<RawIdentifier>() == 520);
-const _: () = assert!(size_of::<RawHeader>() == 4096);
+const _: () = assert!(size_of::<RawHeader>() as u64 == HEADER);
 const _: () = assert!(size_of::<RawRegionHeader>() == 16);
 const _: () = assert!(size_of::<RawRegion>() == 32);
 const _: () = assert!(size_of::<RawMetadataHeader>() == 32);

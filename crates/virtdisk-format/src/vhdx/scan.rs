@@ -115,10 +115,12 @@ impl Pass<'_> {
                 let inside = self.territory.check(entry.offset(), size, &name(), at)?;
                 self.claim(entry, size, at)?;
                 if inside < shape.visible(block) {
-                    let message = format!(
-                        "has block {block} across the end of the file, what is missing is zeros"
-                    );
-                    self.sink.mendable(wrong(message, at).by("X-11"));
+                    let message =
+                        format!("ends inside block {block}, whose missing bytes are zeros");
+                    let error = Error::new(ErrorKind::InvalidFileSize, "file", message)
+                        .at(self.territory.file_len())
+                        .with_wanted(entry.offset().saturating_add(size));
+                    self.sink.mendable(error.by("X-11"));
                 }
                 if entry.state() == PARTIALLY_PRESENT {
                     self.partial = Some(block);
