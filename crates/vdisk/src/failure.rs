@@ -60,6 +60,11 @@ impl Failure {
         }
     }
 
+    /// What went wrong, without the code.
+    pub(crate) fn sentence(&self) -> &str {
+        &self.sentence
+    }
+
     /// The Windows code, when the library gave one.
     pub(crate) fn code(&self) -> Option<Code> {
         self.code

@@ -12,6 +12,7 @@ mod command;
 mod duration;
 mod failure;
 mod image;
+mod lineage;
 mod mount;
 mod new_image;
 mod offline;

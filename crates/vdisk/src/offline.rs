@@ -29,16 +29,9 @@ const MOST_NAMED: usize = 8;
 
 /// Opens the image at `path` for reading, with all its parents.
 pub(crate) fn open(path: &Path, parents: &Parents) -> Result<Disk> {
-    let file = open_file(path)?;
-    let until = Instant::now() + PATIENCE;
-    let locked = lock_for_reading(&file, until);
-    locked.map_err(|conflict| code_map::of_lock(path, conflict))?;
-    let extension = path.extension();
-    let options = OpenOptions {
-        extension: extension.map(|extension| extension.to_string_lossy().into_owned()),
-        ..OpenOptions::default()
-    };
-    let mut gate = Search::new(path, parents, until);
+    let file = open_locked(path)?;
+    let options = options(path);
+    let mut gate = Search::new(path, parents);
     let opened = Disk::open_with(file, &path.to_string_lossy(), &options, &mut gate);
     opened.map_err(|error| gate.explain(error))
 }
@@ -53,8 +46,25 @@ fn lock_for_reading(file: &File, until: Instant) -> std::result::Result<(), Conf
     }
 }
 
+/// The file of an image, open for reading and locked against writers.
+pub(crate) fn open_locked(path: &Path) -> Result<File> {
+    let file = open_file(path)?;
+    let locked = lock_for_reading(&file, Instant::now() + PATIENCE);
+    locked.map_err(|conflict| code_map::of_lock(path, conflict))?;
+    Ok(file)
+}
+
+/// How an image is opened that has this name.
+pub(crate) fn options(path: &Path) -> OpenOptions {
+    let extension = path.extension();
+    OpenOptions {
+        extension: extension.map(|extension| extension.to_string_lossy().into_owned()),
+        ..OpenOptions::default()
+    }
+}
+
 /// Looks for parents, layer by layer.
-struct Search {
+pub(crate) struct Search {
     policy: Policy,
     /// The files of the chain so far, the image first.
     chain: Vec<PathBuf>,
@@ -67,13 +77,13 @@ struct Search {
 }
 
 impl Search {
-    fn new(path: &Path, parents: &Parents, until: Instant) -> Search {
+    pub(crate) fn new(path: &Path, parents: &Parents) -> Search {
         Search {
             policy: parents.policy(),
             chain: vec![path.to_path_buf()],
             finder: None,
             in_use: Vec::new(),
-            until,
+            until: Instant::now() + PATIENCE,
         }
     }
 
@@ -93,8 +103,16 @@ impl Search {
         })
     }
 
+    /// What the look for the last parent passed over, and why.
+    pub(crate) fn passed(&self) -> Vec<(String, String)> {
+        let passed = self.finder.iter().flat_map(|(finder, _)| finder.passed());
+        passed
+            .map(|passed| (passed.path.display().to_string(), passed.reason.clone()))
+            .collect()
+    }
+
     /// The error of the opening as a person needs it: with what was passed over on the way.
-    fn explain(&self, error: virtdisk_disk::Error) -> Failure {
+    pub(crate) fn explain(&self, error: virtdisk_disk::Error) -> Failure {
         let kind = error.kind();
         let failure = Failure::from(error);
         if kind != ErrorKind::ParentMissing && kind != ErrorKind::ParentMismatch {

@@ -317,7 +317,10 @@ fn a_file_cut_anywhere_reads_right_or_not_at_all() {
             let there = (len - at).min(MIB) as usize;
             wanted[there..].fill(0);
             assert!(bytes == wanted, "{len}, block {block}");
-            assert!(there == 1 << 20 || disk.notices("across the end"), "{len}");
+            assert!(
+                there == 1 << 20 || disk.notices("ends inside block"),
+                "{len}"
+            );
         }
     }
     assert!(opened > 20, "{opened}");

@@ -492,7 +492,7 @@ fn a_file_may_be_any_number_of_bytes_long() {
     wanted[4096..].fill(0);
     let disk = open(&builder);
     assert!(disk.read(0, MIB).unwrap() == wanted);
-    assert!(disk.notices("across the end of the file"));
+    assert!(disk.notices("ends inside block"));
     // Before the block is written the file gets all of it.
     let store = Arc::new(MemoryStore::from_pages(builder.build()));
     let disk = Disk::open(store.clone(), &writing()).unwrap();

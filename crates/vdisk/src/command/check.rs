@@ -5,7 +5,6 @@
 //! overwrites it; exit code 0 without errors, 1 with.
 
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,10 +13,13 @@ use anstyle::{AnsiColor, Style};
 use clap::{Args, ValueHint};
 use serde::Serialize;
 use virtdisk_disk::lock::{self, Level};
-use virtdisk_disk::{Finding, Format, Kind, OpenOptions, Severity, Summary, check};
+use virtdisk_disk::{Finding, OpenOptions, Severity, check};
 
+use crate::code_map;
 use crate::failure::{Failure, Result};
+use crate::lineage::{self, Lineage};
 use crate::output::{self, plain};
+use crate::parents::Parents;
 
 /// Most undo files beside one image.
 const MOST_UNDO: u32 = 999;
@@ -32,6 +34,7 @@ const MOST_UNDO: u32 = 999;
 Examples:
   vdisk check disk.vhdx                  what is wrong, with offset, found and wanted
   vdisk check disk.vhdx --json           the same for programs
+  vdisk check child.vhdx --chain         the image, its parents, and how they belong together
   vdisk check disk.vhdx --repair         repair what is safe to repair
   vdisk check --undo disk.vhdx.undo-1    put back what that repair overwrote
 
@@ -50,6 +53,20 @@ pub(crate) struct Check {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Check the parents of a differencing image too, and that they are the ones it was made of
+    #[arg(long, conflicts_with_all = ["undo", "repair"])]
+    chain: bool,
+    #[command(flatten)]
+    parents: Parents,
+}
+
+/// What was found in a chain.
+#[derive(Serialize)]
+struct Chain {
+    complete: bool,
+    /// Why it is not.
+    why: Option<String>,
+    layers: Vec<Report>,
 }
 
 /// What was found in one file.
@@ -105,6 +122,9 @@ pub(crate) fn run(verb: &Check) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let file = verb.file.as_deref().unwrap_or(Path::new(""));
+    if verb.chain {
+        return chain(verb, file);
+    }
     let mut report = Repair::default();
     if verb.repair {
         report = repair(file)?;
@@ -122,6 +142,43 @@ pub(crate) fn run(verb: &Check) -> Result<ExitCode> {
     })
 }
 
+/// Checks the image and each parent that was found, and tells where the chain ends too early.
+fn chain(verb: &Check, file: &Path) -> Result<ExitCode> {
+    // An image too broken to be opened is one whose own check says why.
+    let leaf = examine(file, Repair::default())?;
+    let (names, broken) = if leaf.errors == 0 {
+        let Lineage { layers, broken } = lineage::of(file, &verb.parents)?;
+        let names = layers.into_iter().map(|layer| PathBuf::from(layer.file));
+        (names.skip(1).collect(), broken)
+    } else {
+        let why = format!(
+            "{}: has errors, so its parents were not looked for",
+            name(file)
+        );
+        (Vec::new(), Some(Failure::new(why)))
+    };
+    let mut layers = vec![leaf];
+    for parent in names {
+        layers.push(examine(&parent, Repair::default())?);
+    }
+    let sound = layers.iter().all(|layer| layer.errors == 0);
+    if verb.json {
+        output::json(&Chain {
+            complete: broken.is_none(),
+            why: lineage::why(broken.as_ref()),
+            layers,
+        })?;
+    } else {
+        let texts: Vec<String> = layers.iter().map(text).collect();
+        output::print(&texts.concat())?;
+    }
+    match broken {
+        Some(broken) => Err(broken),
+        None if sound => Ok(ExitCode::SUCCESS),
+        None => Ok(ExitCode::FAILURE),
+    }
+}
+
 /// What a repair did.
 #[derive(Default)]
 struct Repair {
@@ -135,12 +192,13 @@ fn examine(path: &Path, repair: Repair) -> Result<Report> {
     lock(&file, path, Level::Read)?;
     let mut findings = Vec::new();
     let mut keep = |finding: Finding| findings.push(finding);
-    let summary = check::check(file, &name(path), &options(path), &mut keep).map_err(of_disk)?;
+    let summary =
+        check::check(file, &name(path), &options(path), &mut keep).map_err(Failure::from)?;
     findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.offset));
     Ok(Report {
         file: path.display().to_string(),
-        format: format_word(&summary),
-        kind: summary.kind.map(kind_word),
+        format: lineage::format_word(summary.format),
+        kind: summary.kind.map(lineage::kind_word),
         errors: summary.errors,
         warnings: summary.warnings,
         notes: summary.notes,
@@ -169,7 +227,7 @@ fn repair(path: &Path) -> Result<Repair> {
         if error.kind() == virtdisk_disk::ErrorKind::InvalidParameter && !undo.exists() {
             return Ok(Vec::new());
         }
-        let failure = of_disk(error);
+        let failure = Failure::from(error);
         Err(if undo.exists() {
             failure.hint(format!("vdisk check --undo {} undoes it", undo.display()))
         } else {
@@ -203,7 +261,7 @@ fn put_back(undo: &Path, image: Option<&Path>) -> Result<()> {
     let kept = open(undo, false)?;
     let file = open(&image, true)?;
     lock(&file, &image, Level::Write)?;
-    let restored = check::restore(file, &name(&image), &kept).map_err(of_disk)?;
+    let restored = check::restore(file, &name(&image), &kept).map_err(Failure::from)?;
     output::print(&format!(
         "{}: {} bytes put back, the file has its old length of {} bytes\n",
         name(&image),
@@ -236,12 +294,15 @@ fn open(path: &Path, writable: bool) -> Result<File> {
         .write(writable)
         .custom_flags(flags)
         .open(path);
-    opened.map_err(|error: io::Error| Failure::new(format!("{}: {error}", name(path))))
+    opened.map_err(|error| {
+        let message = format!("{}: can't be opened", name(path));
+        virtdisk::Error::from_io(message, error).into()
+    })
 }
 
 fn lock(file: &File, path: &Path, level: Level) -> Result<()> {
     lock::acquire(file, level).map_err(|conflict| {
-        Failure::new(format!("{}: {conflict}", name(path)))
+        code_map::of_lock(path, conflict)
             .hint("`vdisk list` shows whether it is attached: detach it first")
     })
 }
@@ -258,34 +319,6 @@ fn options(path: &Path) -> OpenOptions {
 
 fn name(path: &Path) -> String {
     plain(&path.display().to_string())
-}
-
-/// The sentence of an error of the disk floor, with what lies under it.
-fn of_disk(error: virtdisk_disk::Error) -> Failure {
-    let mut sentence = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(source) = cause {
-        sentence = format!("{sentence}: {source}");
-        cause = source.source();
-    }
-    Failure::new(sentence)
-}
-
-fn format_word(summary: &Summary) -> &'static str {
-    match summary.format {
-        Format::Raw => "raw",
-        Format::Iso => "iso",
-        Format::Vhd => "vhd",
-        Format::Vhdx => "vhdx",
-    }
-}
-
-fn kind_word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Fixed => "fixed",
-        Kind::Dynamic => "dynamic",
-        Kind::Differencing => "differencing",
-    }
 }
 
 fn style(severity: &str) -> Style {

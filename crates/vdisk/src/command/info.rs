@@ -1,25 +1,31 @@
 //! `vdisk info`: the facts of an image.
 //!
 //! Promises: the image is only read, and looking works while it is attached and in use. The JSON
-//! object has every field of the library's `Information`, under the same names.
+//! object has every field of the library's `Information`, under the same names; a chain is opened
+//! with the caller's rights, and its object has the layers, the image first.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
+use serde::Serialize;
 use virtdisk::Information;
 
 use crate::failure::Result;
+use crate::lineage::{Layer, Lineage};
 use crate::parents::Parents;
-use crate::{image, output, size};
+use crate::{image, lineage, output, size};
 
 /// Show the facts of an image.
 ///
-/// Format, kind, sizes and identity, whether it is attached, and what is odd about it.
+/// Format, kind, sizes and identity, whether it is attached, and what is odd about it. --chain shows
+/// a differencing image with all its parents instead: the identity of each, the one it wants of its
+/// parent, where that was found, and what was looked at and not taken.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   vdisk info disk.vhd           for people
   vdisk info disk.vhd --json    for programs
+  vdisk info child.vhdx --chain the image and its parents, without the service
 
 Sizes in JSON are bytes.")]
 pub(crate) struct Info {
@@ -29,17 +35,47 @@ pub(crate) struct Info {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Show every layer of a differencing image
+    #[arg(long)]
+    chain: bool,
     #[command(flatten)]
     parents: Parents,
 }
 
+/// The chain, as JSON has it.
+#[derive(Serialize)]
+struct Chain {
+    complete: bool,
+    /// Why it is not.
+    why: Option<String>,
+    layers: Vec<Layer>,
+}
+
 /// Prints the facts.
 pub(crate) fn run(verb: &Info) -> Result<()> {
+    if verb.chain {
+        return chain(verb);
+    }
     let information = image::open_to_look(&verb.file, &verb.parents)?.information()?;
     if verb.json {
         return output::json(&information);
     }
     output::print(&output::table(rows(&information)))
+}
+
+/// Prints the layers, also those of a chain that ends too early, which is a failure then.
+fn chain(verb: &Info) -> Result<()> {
+    let Lineage { layers, broken } = lineage::of(&verb.file, &verb.parents)?;
+    if verb.json {
+        output::json(&Chain {
+            complete: broken.is_none(),
+            why: lineage::why(broken.as_ref()),
+            layers,
+        })?;
+    } else {
+        output::print(&lineage::text(&layers))?;
+    }
+    broken.map_or(Ok(()), Err)
 }
 
 /// Name and value of what a person wants to know.

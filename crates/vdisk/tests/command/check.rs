@@ -160,3 +160,72 @@ fn what_is_not_there_or_in_use_is_said() {
         "{said:?}"
     );
 }
+
+/// A child beside its parent, `parent.vhd`.
+fn family(parent_id: [u8; 16]) -> Image {
+    let mut child = VhdBuilder::differencing(4 * MIB, 1 << 19, parent_id);
+    child.footer.unique_id = *b"fedcba9876543210";
+    let image = Image::new(&child.build());
+    std::fs::write(image.path("parent.vhd"), dynamic().build().to_vec()).unwrap();
+    image
+}
+
+const PARENT_ID: &str = "30313233-3435-3637-3839-616263646566";
+
+#[test]
+fn a_chain_is_shown_layer_by_layer() {
+    let image = family(*b"0123456789abcdef");
+    let said = vdisk(&["info", &image.path("a.vhd"), "--chain"]);
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "{said:?}");
+    for words in [
+        PARENT_ID,
+        "differencing vhd",
+        "dynamic vhd",
+        r".\parent.vhd (relative path)",
+    ] {
+        assert!(said.out.contains(words), "{words}: {}", said.out);
+    }
+    let said = vdisk(&["info", &image.path("a.vhd"), "--chain", "--json"]);
+    let chain: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(chain["complete"], true);
+    assert_eq!(chain["layers"].as_array().unwrap().len(), 2);
+    let (child, parent) = (&chain["layers"][0], &chain["layers"][1]);
+    assert_eq!(child["parent"]["identities"][0], PARENT_ID);
+    assert_eq!(parent["identity"], PARENT_ID);
+    assert_eq!(child["parent"]["found"], parent["file"]);
+    assert_eq!(parent["parent"], Value::Null);
+    let said = vdisk(&["check", &image.path("a.vhd"), "--chain"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(said.out.matches(": 0 errors, ").count(), 2, "{said:?}");
+}
+
+#[test]
+fn a_chain_that_ends_too_early_says_what_does_not_match_and_why() {
+    let image = family(*b"another identity");
+    for verb in ["info", "check"] {
+        let said = vdisk(&[verb, &image.path("a.vhd"), "--chain"]);
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(said.err.contains("ERROR_VHD_"), "{said:?}");
+    }
+    let said = vdisk(&["info", &image.path("a.vhd"), "--chain"]);
+    assert!(said.out.contains("not taken"), "{said:?}");
+    assert!(said.out.contains(PARENT_ID), "{said:?}");
+    assert!(said.out.contains("nowhere"), "{said:?}");
+    let said = vdisk(&["info", &image.path("a.vhd"), "--chain", "--json"]);
+    let chain: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(chain["complete"], false);
+    assert!(chain["why"].as_str().unwrap().contains("a.vhd"), "{chain}");
+    let rejected = &chain["layers"][0]["parent"]["rejected"][0];
+    assert!(
+        rejected["file"].as_str().unwrap().ends_with("parent.vhd"),
+        "{chain}"
+    );
+    std::fs::remove_file(image.path("parent.vhd")).unwrap();
+    let said = vdisk(&["check", &image.path("a.vhd"), "--chain", "--json"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    let chain: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(
+        (&chain["complete"], &chain["layers"][0]["errors"]),
+        (&false.into(), &0.into())
+    );
+}

@@ -17,9 +17,7 @@ use zerocopy::IntoBytes;
 use super::bat::Bat;
 use super::header::{Headers, LogPlace, read_raw, update};
 use super::identifier::read_identifier;
-use super::layout::{
-    HEADERS_AT, IDENTIFIER_AREA, LARGEST_BAT, LOG_VERSION, MIB, RawHeader, RawIdentifier,
-};
+use super::layout::{HEADERS_AT, LOG_VERSION, MIB, RawHeader, RawIdentifier};
 use super::metadata::Metadata;
 use super::open::{check_table, length, parent, settle};
 use super::region::Regions;
@@ -31,6 +29,9 @@ use crate::facts::Kind;
 use crate::finding::{Findings, Severity, Sink};
 use crate::open::OpenOptions;
 use crate::store::Store;
+
+/// End of the file identifier's place: the first header.
+const IDENTIFIER_AREA: u64 = HEADERS_AT[0];
 
 /// Checks a file that was found, or is said, to be a VHDX. Answers its kind, if it has one.
 pub(crate) fn check(
@@ -173,18 +174,6 @@ fn check_tables(
         metadata.logical_sector,
         metadata.kind == Kind::Differencing,
     );
-    if regions.bat.length > LARGEST_BAT {
-        let message = "is larger than that of any disk";
-        let error = Error::new(
-            ErrorKind::RegionCorrupt,
-            "VHDX block allocation table",
-            message,
-        )
-        .at(regions.bat.offset)
-        .with_found(regions.bat.length)
-        .with_wanted(format_args!("at most {LARGEST_BAT}"));
-        sink.oddity(Severity::Note, error.by("X-51"));
-    }
     let table = check_table(regions.bat, &shape, file_len);
     if sink.end(table)?.is_none() {
         return Ok(Some(metadata.kind));
