@@ -67,6 +67,7 @@ fn check(image: &CrashImage, start: &SectorModel, verbs: &[Verb], sound: bool) {
     let disk = Disk::open_pages(&image.pages, &reading())
         .unwrap_or_else(|error| panic!("{what}: does not open: {error}"));
     held(&disk, "reading");
+    disk::must_pass_check(&image.pages, what);
     let notices = &disk.image.facts().notices;
     assert!(!sound || notices.is_empty(), "{what}: {notices:?}");
     let store = Arc::new(MemoryStore::from_pages(image.pages.clone()));

@@ -92,6 +92,7 @@ fn check(image: &CrashImage, story: &Story<'_>) {
     let layers = Layered::open_pages(&image.pages, &reading(), parent)
         .unwrap_or_else(|error| panic!("{what}: does not open: {error}"));
     held(&layers, "reading");
+    disk::must_pass_check(&image.pages, what);
     let notices = &layers.disk.image.facts().notices;
     assert!(!story.sound || notices.is_empty(), "{what}: {notices:?}");
     let store = Arc::new(MemoryStore::from_pages(image.pages.clone()));

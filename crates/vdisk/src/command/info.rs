@@ -17,9 +17,9 @@ use crate::{image, lineage, output, size};
 
 /// Show the facts of an image.
 ///
-/// Format, kind, sizes and identity, whether it is attached, and what is odd about it. --chain shows
-/// a differencing image with all its parents instead: the identity of each, the one it wants of its
-/// parent, where that was found, and what was looked at and not taken.
+/// Format, kind, sizes and identity, whether it is attached, and what is odd about it. --chain
+/// shows a differencing image with all its parents instead: the identity of each, the one it wants
+/// of its parent, where that was found, and what was looked at and not taken.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

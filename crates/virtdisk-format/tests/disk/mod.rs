@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use virtdisk_format::{
-    Error, ErrorKind, Extents, Image, OpenOptions, Place, Result, SizeRule, Store, open,
+    Error, ErrorKind, Extents, Finding, Image, OpenOptions, Place, Result, Severity, SizeRule,
+    Store, check as check_image, open,
 };
 use virtdisk_testkit::{MemoryStore, Pages, SectorModel, Verb};
 
@@ -57,6 +58,17 @@ pub(crate) fn refused(pages: &Pages, options: &OpenOptions) -> Error {
 #[track_caller]
 pub(crate) fn refusal(pages: &Pages, options: &OpenOptions) -> ErrorKind {
     refused(pages, options).kind()
+}
+
+/// Requires that a check finds no error.
+#[track_caller]
+pub(crate) fn must_pass_check(pages: &Pages, what: &str) {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::from_pages(pages.clone()));
+    let mut wrong = |finding: Finding| {
+        assert!(finding.severity < Severity::Error, "{what}: {finding}");
+    };
+    check_image(&store, &reading(), &mut wrong)
+        .unwrap_or_else(|error| panic!("{what}: cannot be checked: {error}"));
 }
 
 impl Disk {
