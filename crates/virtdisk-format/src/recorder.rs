@@ -87,8 +87,20 @@ impl Store for Recorder {
     }
 
     fn zero(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.keep(offset, len)?;
+        let (mut at, end) = (offset, offset.saturating_add(len));
+        self.keep(at, 0)?;
+        // What is a hole reads zeros before and after.
+        while at < end {
+            at = self.store.next_data(at)?.max(at);
+            let piece = PIECE.min(end.saturating_sub(at));
+            self.keep(at, piece)?;
+            at = at.saturating_add(piece.max(1));
+        }
         self.store.zero(offset, len)
+    }
+
+    fn next_data(&self, from: u64) -> io::Result<u64> {
+        self.store.next_data(from)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {

@@ -4,6 +4,7 @@
 
 mod disk;
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +17,7 @@ use virtdisk_testkit::vhdx_builder::{
     LogEntry, MIB, PARENT_LOCATOR, TABLE_FIELDS, TABLES_AT, VIRTUAL_SIZE, VhdxBuilder, locator,
     reseal,
 };
-use virtdisk_testkit::{MemoryStore, Pages, Rng};
+use virtdisk_testkit::{MemoryStore, Pages, Rng, has_program};
 
 const GUID: [u8; 16] = *b"log guid of test";
 /// Where the builder's metadata table and its first item stand.
@@ -575,5 +576,42 @@ fn windows_images_have_no_errors() {
         let (summary, found) = inspect(&file);
         let told = (summary.errors, summary.warnings);
         assert_eq!(told, (0, 0), "{name}: {found:#?}");
+    }
+}
+
+#[test]
+fn qemu_agrees_on_plain_images() {
+    if !has_program("qemu-img") {
+        virtdisk_testkit::skip!("qemu-img is not installed");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let name = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let qemu = |arguments: &[&str]| {
+        let output = Command::new("qemu-img").args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.code(), said)
+    };
+    // Theirs: required = 0 on both regions is all that is to say.
+    for subformat in ["dynamic", "fixed"] {
+        let (file, options) = (name("theirs.vhdx"), format!("subformat={subformat}"));
+        let (code, said) = qemu(&["create", "-f", "vhdx", "-o", &options, &file, "20M"]);
+        assert_eq!(code, Some(0), "{said}");
+        let (summary, found) = inspect(&Pages::from_bytes(&std::fs::read(&file).unwrap()));
+        assert_eq!((summary.errors, summary.warnings), (0, 0), "{found:#?}");
+        assert!(found.iter().any(|one| one.rule == "X-6"), "{found:#?}");
+    }
+    // Ours, sound and with a log to be replayed, of which QEMU says so (exit code 2 or 3).
+    let file = name("ours.vhdx");
+    let (dirty, _) = dirty();
+    for (pages, clean) in [(dynamic().build(), true), (dirty.build(), false)] {
+        std::fs::write(&file, pages.to_vec()).unwrap();
+        let (code, said) = qemu(&["check", "-f", "vhdx", &file]);
+        assert_eq!(code == Some(0), clean, "{said}");
+        let (summary, found) = inspect(&pages);
+        assert_eq!(summary.warnings == 0, clean, "{found:#?}");
+        // After our repair QEMU has nothing to say.
+        std::fs::write(&file, mended(&pages).1.to_vec()).unwrap();
+        let (code, said) = qemu(&["check", "-f", "vhdx", &file]);
+        assert_eq!(code, Some(0), "{said}");
     }
 }

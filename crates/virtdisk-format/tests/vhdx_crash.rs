@@ -198,6 +198,7 @@ impl<'a> Checker<'a> {
             .unwrap_or_else(|error| panic!("{what}: does not open: {error}"));
         self.held(&layers, &self.model, later)
             .unwrap_or_else(|error| panic!("{what}, reading: {error}"));
+        disk::must_pass_check(&image.pages, what);
         let store = Arc::new(MemoryStore::from_pages(image.pages.clone()));
         let layers = Layered::open(store.clone(), &writing(), &story.parent)
             .unwrap_or_else(|error| panic!("{what}: does not open for writing: {error}"));

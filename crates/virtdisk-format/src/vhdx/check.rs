@@ -17,7 +17,7 @@ use zerocopy::IntoBytes;
 use super::bat::Bat;
 use super::header::{Headers, LogPlace, read_raw, update};
 use super::identifier::read_identifier;
-use super::layout::{HEADERS_AT, LOG_VERSION, MIB, RawHeader, RawIdentifier};
+use super::layout::{HEADERS_AT, IDENTIFIER_AREA, LOG_VERSION, MIB, RawHeader, RawIdentifier};
 use super::metadata::Metadata;
 use super::open::{check_table, length, parent, settle};
 use super::region::Regions;
@@ -29,9 +29,6 @@ use crate::facts::Kind;
 use crate::finding::{Findings, Severity, Sink};
 use crate::open::OpenOptions;
 use crate::store::Store;
-
-/// End of the file identifier's place: the first header.
-const IDENTIFIER_AREA: u64 = HEADERS_AT[0];
 
 /// Checks a file that was found, or is said, to be a VHDX. Answers its kind, if it has one.
 pub(crate) fn check(
