@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use disk::{Disk, reading, refusal, writing};
-use virtdisk_format::{CreateOptions, ErrorKind, Format, Kind, create};
+use virtdisk_format::{CreateOptions, ErrorKind, Format, Kind, Store, check, create};
 use virtdisk_testkit::MemoryStore;
 use virtdisk_testkit::vhd_builder::VhdBuilder;
 
@@ -127,4 +127,49 @@ fn a_child_with_a_million_partial_blocks_keeps_few_bitmaps() {
     // Bitmaps at most 8 MiB, and the table's pages.
     assert!(resident() < before + (16 << 20), "{}", resident() - before);
     assert_eq!(refusal(&store.pages(), &writing()), ErrorKind::BatCorrupt);
+}
+
+#[test]
+fn a_check_costs_what_the_file_justifies() {
+    // S-2, S-7: the largest disks of either format, and 8 Mi blocks that all have a place.
+    let _turn = TURN.lock();
+    let created = |format, virtual_size, block_size| {
+        let store = MemoryStore::new();
+        let options = CreateOptions {
+            format,
+            kind: Kind::Dynamic,
+            virtual_size,
+            block_size,
+            identifier: None,
+            created_unix: 0,
+            sparse: false,
+            logical_sector_size: 0,
+            physical_sector_size: 0,
+            parent: None,
+        };
+        create(&store, &options).unwrap();
+        store.pages()
+    };
+    let mut full = VhdBuilder::dynamic(4 << 30, 512);
+    let first = (full.end() / 512) as u32;
+    for (entry, sector) in full.table.iter_mut().zip((first..).step_by(2)) {
+        *entry = sector;
+    }
+    full.footer_at = Some((u64::from(first) + 2 * full.table.len() as u64) * 512);
+    for pages in [
+        created(Format::Vhd, 2040 << 30, 0),
+        created(Format::Vhdx, 64 << 40, 1 << 20),
+        full.build(),
+    ] {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::from_pages(pages));
+        let (before, start) = (resident(), Instant::now());
+        let summary = check(&store, &reading(), &mut |_| ()).unwrap();
+        assert_eq!(summary.errors, 0);
+        assert!(
+            resident() < before + (64 << 20),
+            "{} bytes kept",
+            resident() - before
+        );
+        assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+    }
 }

@@ -191,10 +191,8 @@ fn check_tables(
 
 /// Space of the file that belongs to nothing: harmless, and worth a compact.
 fn note_space(found: &Scan, file_len: u64, sink: &mut dyn Sink) {
-    let end = file_len.div_ceil(MIB).min(super::usage::MOST_MIBS);
-    let mut free = (0..end).filter(|&mib| !found.usage.is_used(mib));
-    if let Some(first) = free.next() {
-        let bytes = (1 + free.count() as u64) * MIB;
+    if let Some((first, free)) = found.usage.free_below(file_len.div_ceil(MIB)) {
+        let bytes = free * MIB;
         let message = "has space that belongs to nothing";
         let error = Error::new(ErrorKind::InvalidFileSize, "file", message)
             .at(first * MIB)

@@ -54,6 +54,26 @@ impl Usage {
         }
     }
 
+    /// The first of the MiBs below `end` that has no owner, and how many of them have none.
+    pub(crate) fn free_below(&self, end: u64) -> Option<(u64, u64)> {
+        let end = end.min(MOST_MIBS);
+        let (mut first, mut used) = (None, 0);
+        for (word, start) in self.words.iter().zip((0..end).step_by(64)) {
+            let counts = match end - start {
+                left @ 0..64 => (1 << left) - 1,
+                _ => u64::MAX,
+            };
+            let taken = word | !counts;
+            if first.is_none() && taken != u64::MAX {
+                first = Some(start + u64::from(taken.trailing_ones()));
+            }
+            used += u64::from((word & counts).count_ones());
+        }
+        let behind = self.words.len() as u64 * 64;
+        let first = first.or((behind < end).then_some(behind))?;
+        Some((first, end.saturating_sub(used)))
+    }
+
     /// The end of the last MiB that has an owner, in MiBs.
     pub(crate) fn end(&self) -> u64 {
         let last = self.words.iter().rposition(|&word| word != 0);
@@ -117,7 +137,16 @@ mod tests {
         assert_eq!(usage.claim(u64::MAX, 1), Err(u64::MAX));
         assert_eq!(usage.claim(MOST_MIBS * MIB, 1), Err(MOST_MIBS * MIB));
         assert_eq!(usage.end(), 6);
+        assert_eq!(usage.free_below(6), Some((0, 3)));
+        assert_eq!(usage.free_below(1000), Some((0, 997)));
+        usage.set(0, 3, true);
+        assert_eq!(usage.free_below(6), None);
+        assert_eq!(usage.free_below(7), Some((6, 1)));
+        usage.set(6, 64, true);
+        assert_eq!(usage.free_below(66), Some((64, 2)));
         usage.set(5, 6, false);
+        assert_eq!(usage.free_below(64), Some((5, 1)));
+        usage.set(6, 64, false);
         assert_eq!(usage.end(), 5);
     }
 }
