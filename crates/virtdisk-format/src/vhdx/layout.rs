@@ -13,6 +13,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub(crate) const MIB: u64 = 1 << 20;
 /// Bytes of a sector of the log, and of a piece of metadata that a descriptor carries (2.5).
 pub(crate) const LOG_SECTOR: u64 = 4096;
+/// Bytes of the file identifier's place (2.2).
+pub(crate) const IDENTIFIER_AREA: u64 = 64 << 10;
 /// Where the two headers stand (2.1).
 pub(crate) const HEADERS_AT: [u64; 2] = [64 << 10, 128 << 10];
 /// Where the two region tables stand (2.1).
