@@ -172,7 +172,7 @@ impl Bat {
         })
     }
 
-    /// The first entry from `first` on that does not lie in a hole of the file, where entries are 0;
+    /// The first entry from `first` on that lies in no hole of the file, where all are 0;
     /// `u32::MAX` where none does.
     fn skip_hole(&self, first: u32) -> u32 {
         let at = self.offset_of(first);
