@@ -318,8 +318,8 @@ mod tests {
 
     fn page(seed: u8) -> Page {
         let mut page = Box::new([0; PAGE_BYTES]);
-        for (byte, number) in page.iter_mut().zip(0_usize..) {
-            *byte = (number % 251) as u8 ^ seed;
+        for (byte, number) in page.iter_mut().zip((0..=250_u8).cycle()) {
+            *byte = number ^ seed;
         }
         page
     }
@@ -355,7 +355,7 @@ mod tests {
             assert_eq!(entry_length(pages), sectors * LOG_SECTOR, "{pages}");
         }
         let pages: Vec<_> = (0..127)
-            .map(|at| (at * LOG_SECTOR, page(at as u8)))
+            .map(|at: u8| (u64::from(at) * LOG_SECTOR, page(at)))
             .collect();
         let entry = encode(&facts(1), &pages);
         assert_eq!(entry.len() as u64, entry_length(127));
