@@ -8,24 +8,27 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use virtdisk_disk::work::{
-    ConvertOptions, Difference, Job, Progress, Stopped, convert, diff, hash, runs, write_raw,
+    Difference, Job, Progress, Stopped, convert, diff, hash, runs, write_raw,
 };
-use virtdisk_disk::{Disk, ErrorKind, Format, Kind, Place};
+use virtdisk_disk::{CreateOptions, Disk, ErrorKind, Format, Kind, Place};
 use virtdisk_testkit::corpus::sha256_of;
 use virtdisk_testkit::mounted::{Mounted, run};
 use virtdisk_testkit::{Rng, skip};
 
 const MIB: u64 = 1 << 20;
 
-fn options(format: Format, kind: Kind, block_size: u32) -> ConvertOptions {
-    ConvertOptions {
+fn options(format: Format, kind: Kind, block_size: u32) -> CreateOptions {
+    CreateOptions {
         format,
         kind,
+        virtual_size: 0,
         block_size,
         logical_sector_size: 0,
         physical_sector_size: 0,
+        identifier: None,
+        parent: None,
         created_unix: 1_800_000_000,
-        preallocate: false,
+        sparse: true,
     }
 }
 
@@ -75,7 +78,7 @@ fn raw(folder: &Path, len: u64, rng: &mut Rng) -> PathBuf {
     path
 }
 
-fn made(source: &Disk, path: &Path, options: &ConvertOptions) -> Disk {
+fn made(source: &Disk, path: &Path, options: &CreateOptions) -> Disk {
     let job = Job::new();
     let name = path.to_string_lossy();
     convert(source, new_file(path), &name, options, &job).unwrap();
@@ -283,6 +286,27 @@ fn a_target_that_is_not_empty_stays_as_it_is() {
     let stopped = convert(&disk, target, "b", &options, &Job::new());
     assert_eq!(kind_of(stopped), ErrorKind::InvalidParameter);
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+}
+
+#[test]
+fn a_larger_disk_ends_in_zeros_and_a_smaller_one_is_refused() {
+    let mut rng = Rng::announced("a_larger_disk_ends_in_zeros_and_a_smaller_one_is_refused");
+    let folder = TempDir::new().unwrap();
+    let source = open(&raw(folder.path(), 4 * MIB, &mut rng));
+    let mut options = options(Format::Vhd, Kind::Dynamic, 0);
+    options.virtual_size = 6 * MIB;
+    let job = Job::new();
+    let path = folder.path().join("larger.vhd");
+    convert(&source, new_file(&path), "larger", &options, &job).unwrap();
+    let wanted = Difference {
+        start: 4 * MIB,
+        len: 2 * MIB,
+    };
+    assert_eq!(differences(&source, &open(&path)), [wanted]);
+    options.virtual_size = 3 * MIB;
+    let target = new_file(&folder.path().join("smaller.vhd"));
+    let stopped = convert(&source, target, "smaller", &options, &job);
+    assert_eq!(kind_of(stopped), ErrorKind::InvalidSize);
 }
 
 #[test]

@@ -8,14 +8,12 @@ use std::os::fd::OwnedFd;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use virtdisk::Code;
-use virtdisk_disk::{CreateOptions, Disk, Format, Kind, NewParent, OpenOptions, Place, work};
+use virtdisk_disk::work::{self, Job, Stopped};
+use virtdisk_disk::{CreateOptions, Disk, Format, Kind, NewParent, OpenOptions};
 
 use crate::parents::Given;
 use crate::question::{Answer, Base, Create, Open, Refusal, UseAs, format_of};
 use crate::worker::{refusal, take};
-
-/// Bytes moved at once.
-const BUFFER_BYTES: usize = 1 << 20;
 
 /// Opens an image with the parents that came along.
 pub fn open(asked: &Open, file: File, parents: Vec<OwnedFd>) -> Result<Disk, Refusal> {
@@ -48,7 +46,7 @@ pub fn create(asked: &Create, mut fds: Vec<OwnedFd>) -> Result<Answer, Refusal> 
     let file = File::from(take(&mut fds)?);
     let options = blank(asked, format);
     let Some(base) = &asked.base else {
-        return write(asked, file, &options).map(|_| Answer::Done);
+        return write(asked, file, &options);
     };
     let from = open(&base.open, File::from(take(&mut fds)?), fds)?;
     match &base.use_as {
@@ -62,7 +60,7 @@ pub fn create(asked: &Create, mut fds: Vec<OwnedFd>) -> Result<Answer, Refusal> 
                 parent.inherited.clear();
             }
             let options = child(asked, base, options, &from, parent)?;
-            write(asked, file, &options).map(|_| Answer::Done)
+            write(asked, file, &options)
         }
     }
 }
@@ -132,12 +130,9 @@ fn child(
 }
 
 /// Writes the empty image.
-fn write(asked: &Create, file: File, options: &CreateOptions) -> Result<File, Refusal> {
-    let copy = file
-        .try_clone()
-        .map_err(|e| crate::worker::trouble(&asked.name, &e))?;
-    Disk::create(file, &asked.name, options).map_err(|e| refusal(&e))?;
-    Ok(copy)
+fn write(asked: &Create, file: File, options: &CreateOptions) -> Result<Answer, Refusal> {
+    let written = Disk::create(file, &asked.name, options);
+    written.map(|()| Answer::Done).map_err(|e| refusal(&e))
 }
 
 /// Makes an image with the bytes of `from` (R-CRE-11).
@@ -157,51 +152,14 @@ fn copy_of(
         virtual_size,
         ..options
     };
-    let file = write(asked, file, &options)?;
-    let open = OpenOptions {
-        writable: true,
-        format: Some(options.format),
-        ..OpenOptions::default()
-    };
-    let to = Disk::open(file, &asked.name, &open).map_err(|e| refusal(&e))?;
-    let copied = copy(from, &to).and_then(|()| to.flush());
-    let closed = to.close();
-    copied.and(closed).map_err(|e| refusal(&e))?;
-    Ok(Answer::Done)
-}
-
-/// Copies a disk to an empty one.
-fn copy(from: &Disk, to: &Disk) -> virtdisk_disk::Result<()> {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    for run in work::runs(from) {
-        let run = run?;
-        if run.place != Place::Zero {
-            copy_run(from, to, run.start, run.len, &mut buffer)?;
+    match work::convert(from, file, &asked.name, &options, &Job::new()) {
+        Ok(()) => Ok(Answer::Done),
+        Err(Stopped::Disk(error)) => Err(refusal(&error)),
+        Err(stopped) => {
+            let what = format!("the copy was stopped: {stopped}");
+            Err(no(&asked.name, Code::ERROR_OPERATION_ABORTED, &what))
         }
     }
-    Ok(())
-}
-
-/// Copies one run; pieces that are all zero are left out.
-fn copy_run(
-    from: &Disk,
-    to: &Disk,
-    start: u64,
-    len: u64,
-    buffer: &mut [u8],
-) -> virtdisk_disk::Result<()> {
-    let mut done = 0;
-    while done < len {
-        let part = usize::try_from(len - done).unwrap_or(usize::MAX);
-        let part = part.min(buffer.len());
-        let bytes = &mut buffer[..part];
-        from.read_at(bytes, start + done)?;
-        if bytes.iter().any(|byte| *byte != 0) {
-            to.write_at(bytes, start + done)?;
-        }
-        done += part as u64;
-    }
-    Ok(())
 }
 
 fn no(name: &str, code: Code, what: &str) -> Refusal {

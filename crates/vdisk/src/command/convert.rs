@@ -10,8 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum, ValueHint};
 use virtdisk::StorageType;
-use virtdisk_disk::work::{self, ConvertOptions};
-use virtdisk_disk::{Format, Kind};
+use virtdisk_disk::{CreateOptions, Format, Kind, work};
 
 use crate::command::create::bytes_32;
 use crate::failure::{Failure, Result};
@@ -114,7 +113,7 @@ fn stream(verb: &Convert) -> Result<()> {
     copied.map_err(|stopped| code_map::of_work(&verb.source, stopped))
 }
 
-fn options(verb: &Convert) -> Result<ConvertOptions> {
+fn options(verb: &Convert) -> Result<CreateOptions> {
     let format = format(&verb.target, verb.format)?;
     let kind = if verb.fixed || format == Format::Raw {
         Kind::Fixed
@@ -126,14 +125,18 @@ fn options(verb: &Convert) -> Result<ConvertOptions> {
         return Err(failure.hint("--fixed --preallocate reserves all space"));
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    Ok(ConvertOptions {
+    Ok(CreateOptions {
         format,
         kind,
         block_size: verb.block_size.unwrap_or(0),
         logical_sector_size: verb.sector_size.unwrap_or(0),
         physical_sector_size: verb.physical_sector_size.unwrap_or(0),
         created_unix: now.map_or(0, |since| since.as_secs()),
-        preallocate: verb.preallocate,
+        sparse: !verb.preallocate,
+        // The source's; a new disk has an identity of its own.
+        virtual_size: 0,
+        identifier: None,
+        parent: None,
     })
 }
 

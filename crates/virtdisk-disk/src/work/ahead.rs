@@ -16,7 +16,7 @@ use crate::disk::Disk;
 use crate::extent::LayerExtent;
 
 /// Bytes that are read at once: the buffers together stay in the processor's cache.
-const PIECE: usize = 512 << 10;
+const PIECE: usize = 1 << 20;
 /// Zeros that are given at once: even they may take their time, and the job may be stopped.
 const ZEROS: u64 = 16 << 20;
 /// Bytes of a run that is not read.

@@ -10,14 +10,14 @@
 use std::fs::File;
 
 use smallvec::SmallVec;
-use virtdisk_format::{CreateOptions, Format, Kind, Place};
+use virtdisk_format::{CreateOptions, ErrorKind, Format, Place};
 
 use super::ahead::{Piece, Work, in_order};
 use super::clone::Sharing;
 use super::job::{Job, Stopped};
 use super::target::Target;
 use crate::disk::Disk;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extent::LayerExtent;
 use crate::file_store::FileStore;
 
@@ -28,37 +28,25 @@ const PIECE: usize = 256 << 10;
 
 static ZEROS: [u8; GRAIN] = [0; GRAIN];
 
-/// What to make of a disk.
-#[derive(Clone, Debug)]
-pub struct ConvertOptions {
-    /// VHD, VHDX or raw.
-    pub format: Format,
-    /// Fixed or dynamic; raw is fixed.
-    pub kind: Kind,
-    /// Block size in bytes of a dynamic image; 0 is the default.
-    pub block_size: u32,
-    /// Logical sector in bytes; 0 is the source's where the format has it, else 512.
-    pub logical_sector_size: u32,
-    /// Physical sector in bytes; 0 is the default.
-    pub physical_sector_size: u32,
-    /// Creation time in seconds since 1970.
-    pub created_unix: u64,
-    /// Reserve the space of a fixed image in the file system; otherwise zeros are holes.
-    pub preallocate: bool,
-}
-
-/// Copies `source` into an image in `target`, which must be empty; `name` is only for messages.
+/// Copies `source` into an image in `target`, which must be empty; `name` is only for messages. A
+/// virtual size of 0 is the source's; a larger one ends in zeros. A logical sector of 0 is the
+/// source's where the format has it.
 ///
 /// # Errors
-/// Those of [`Disk::create`], of reading the source and of writing the target; `Cancelled`.
+/// `InvalidSize` for a size below the source's; those of [`Disk::create`], of reading the source
+/// and of writing the target; `Cancelled`.
 pub fn convert(
     source: &Disk,
     target: File,
     name: &str,
-    options: &ConvertOptions,
+    options: &CreateOptions,
     job: &Job,
 ) -> Result<(), Stopped> {
-    let create = create_options(source, options);
+    let create = CreateOptions {
+        virtual_size: virtual_size(source, name, options)?,
+        logical_sector_size: logical_sector_size(source, options),
+        ..options.clone()
+    };
     let (target, sharing) = Target::create(target, name, &create, |target| {
         Sharing::between(source, target)
     })?;
@@ -80,23 +68,26 @@ pub fn convert(
     Ok(())
 }
 
-fn create_options(source: &Disk, options: &ConvertOptions) -> CreateOptions {
-    let facts = source.facts();
-    let logical_sector_size = match (options.logical_sector_size, facts.logical_sector_size) {
+fn virtual_size(source: &Disk, name: &str, options: &CreateOptions) -> Result<u64> {
+    let size = source.facts().virtual_size;
+    match options.virtual_size {
+        0 => Ok(size),
+        asked if asked >= size => Ok(asked),
+        asked => {
+            let message = format!("of {asked} bytes is too small for the {size} bytes to copy");
+            let kind = ErrorKind::InvalidSize;
+            Err(Error::about(name, kind, "virtual size", message))
+        }
+    }
+}
+
+fn logical_sector_size(source: &Disk, options: &CreateOptions) -> u32 {
+    match (
+        options.logical_sector_size,
+        source.facts().logical_sector_size,
+    ) {
         (0, 4096) if options.format == Format::Vhdx => 4096,
         (asked, _) => asked,
-    };
-    CreateOptions {
-        format: options.format,
-        kind: options.kind,
-        virtual_size: facts.virtual_size,
-        block_size: options.block_size,
-        logical_sector_size,
-        physical_sector_size: options.physical_sector_size,
-        identifier: None,
-        parent: None,
-        created_unix: options.created_unix,
-        sparse: !options.preallocate,
     }
 }
 

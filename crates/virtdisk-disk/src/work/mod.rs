@@ -17,7 +17,7 @@ mod runs;
 mod stream;
 mod target;
 
-pub use convert::{ConvertOptions, convert};
+pub use convert::convert;
 pub use diff::{Difference, diff};
 pub use hash::{Digest, hash};
 pub use job::{Job, Progress, Stopped};
