@@ -17,7 +17,7 @@ use virtdisk_testkit::vhdx_builder::{
     LogEntry, MIB, PARENT_LOCATOR, TABLE_FIELDS, TABLES_AT, VIRTUAL_SIZE, VhdxBuilder, locator,
     reseal,
 };
-use virtdisk_testkit::{MemoryStore, Pages, Rng, has_program};
+use virtdisk_testkit::{CrashStore, MemoryStore, Pages, Rng, has_program};
 
 const GUID: [u8; 16] = *b"log guid of test";
 /// Where the builder's metadata table and its first item stand.
@@ -613,5 +613,49 @@ fn qemu_agrees_on_plain_images() {
         std::fs::write(&file, mended(&pages).1.to_vec()).unwrap();
         let (code, said) = qemu(&["check", "-f", "vhdx", &file]);
         assert_eq!(code, Some(0), "{said}");
+    }
+}
+
+#[test]
+fn a_repair_that_is_cut_leaves_an_image_with_the_same_disk() {
+    // a damaged header, a damaged table, a log, a short file, and all of it.
+    let whole = dynamic().build();
+    let (log, _) = dirty();
+    let log = log.build();
+    let broken_header = [0xEE; 64];
+    let mut all = log.clone();
+    all.write(&broken_header, HEADERS_AT[0]);
+    all.write(&broken_header, TABLES_AT[0]);
+    for (what, file) in [
+        ("header 1", patched(&whole, HEADERS_AT[0], &broken_header)),
+        ("header 2", patched(&whole, HEADERS_AT[1], &broken_header)),
+        ("table 1", patched(&whole, TABLES_AT[0], &broken_header)),
+        ("table 2", patched(&whole, TABLES_AT[1], &broken_header)),
+        ("log", log),
+        ("all", all),
+    ] {
+        let before = Disk::open_pages(&file, &reading()).unwrap();
+        let wanted = before.read(0, 10 * MIB).unwrap();
+        let content_id = before.image.facts().content_id;
+        let crash = Arc::new(CrashStore::from_pages(file.clone()));
+        let store: Arc<dyn Store> = crash.clone();
+        let none = Box::new(|_: u64, _: &[u8]| Ok(()));
+        assert!(
+            !repair(&store, &reading(), none).unwrap().is_empty(),
+            "{what}"
+        );
+        drop(store);
+        let crash = Arc::into_inner(crash).unwrap();
+        let mut states = 0;
+        for image in crash.crash_images().chain(crash.kill_images()) {
+            let (summary, found) = inspect(&image.pages);
+            assert_eq!(summary.errors, 0, "{what}, {}: {found:#?}", image.what);
+            let disk = Disk::open_pages(&image.pages, &reading()).unwrap();
+            assert!(disk.read(0, 10 * MIB).unwrap() == wanted, "{what}");
+            assert_eq!(disk.image.facts().content_id, content_id);
+            states += 1;
+        }
+        println!("{what}: {states} states, all good");
+        assert!(states > 3, "{what}: {states}");
     }
 }
