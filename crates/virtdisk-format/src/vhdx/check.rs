@@ -17,7 +17,10 @@ use zerocopy::IntoBytes;
 use super::bat::Bat;
 use super::header::{Headers, LogPlace, read_raw, update};
 use super::identifier::read_identifier;
-use super::layout::{HEADERS_AT, IDENTIFIER_AREA, LOG_VERSION, MIB, RawHeader, RawIdentifier};
+use super::layout::{
+    HEADERS_AT, IDENTIFIER_AREA, LARGEST_LOG, LOG_VERSION, MIB, RawHeader, RawIdentifier,
+};
+use super::log::Log;
 use super::metadata::Metadata;
 use super::open::{check_table, length, parent, settle};
 use super::region::Regions;
@@ -47,6 +50,9 @@ pub(crate) fn check(
     let Some(log) = sink.end(log)? else {
         return Ok(None);
     };
+    if !headers.log_guid().is_nil() && (1..=LARGEST_LOG).contains(&log.length) {
+        note_entries(store, &headers, log, sink)?;
+    }
     let overlay = settle(store, &mut headers, log, false, sink);
     let Some(overlay) = sink.end(overlay)? else {
         return Ok(None);
@@ -132,6 +138,23 @@ fn difference(one: &RawHeader, other: &RawHeader) -> Option<(u64, u8, u8)> {
         .filter(|(field, _)| !(4..16).contains(field))
         .find(|(_, (here, there))| here != there)
         .map(|(field, (&here, &there))| (field, here, there))
+}
+
+/// Entries of a log to be replayed that are not whole: a cut leaves one, the last.
+fn note_entries(
+    store: &dyn Store,
+    headers: &Headers,
+    log: LogPlace,
+    sink: &mut Findings<'_>,
+) -> Result<()> {
+    let torn = Log::new(store, log, headers.log_guid()).torn();
+    for at in sink.end(torn)?.unwrap_or_default() {
+        let message = "is torn or damaged, and is left out";
+        let error = Error::new(ErrorKind::LogCorrupt, "entry of the VHDX log", message)
+            .at(log.offset.saturating_add(at));
+        sink.oddity(Severity::Note, error.by("X-23"));
+    }
+    Ok(())
 }
 
 /// Everything that the log may change.

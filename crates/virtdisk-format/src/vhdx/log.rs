@@ -108,6 +108,19 @@ impl Log<'_> {
         })
     }
 
+    /// The entries with this log's id that are not whole, by their offset in the log: torn by a cut,
+    /// overwritten since, or damaged.
+    pub(crate) fn torn(&self) -> Result<Vec<u64>> {
+        let starts = self.starts()?;
+        let mut torn = Vec::new();
+        for (index, entry) in starts.iter().enumerate() {
+            if entry.guid == self.guid && !self.is_whole(entry, self.room(&starts, index))? {
+                torn.push(entry.at);
+            }
+        }
+        Ok(torn)
+    }
+
     fn wrong(&self, message: &str) -> Error {
         Error::new(ErrorKind::LogCorrupt, "VHDX log", message)
             .at(self.place.offset)
