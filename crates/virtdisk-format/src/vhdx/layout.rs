@@ -17,8 +17,6 @@ pub(crate) const LOG_SECTOR: u64 = 4096;
 pub(crate) const IDENTIFIER_AREA: u64 = 64 << 10;
 /// Where the two headers stand (2.1).
 pub(crate) const HEADERS_AT: [u64; 2] = [64 << 10, 128 << 10];
-/// Bytes of a header; its checksum covers all of them (2.3).
-pub(crate) const HEADER: u64 = 4096;
 /// Where the two region tables stand (2.1).
 pub(crate) const REGION_TABLES_AT: [u64; 2] = [192 << 10, 256 << 10];
 /// Bytes of a region table; its checksum covers all of them (2.4).
@@ -62,8 +60,6 @@ pub(crate) const MOST_PAIRS: u16 = 256;
 pub(crate) const LARGEST_LOG: u64 = 1 << 30;
 /// Largest metadata region in bytes that is accepted (2.9, S-2).
 pub(crate) const LARGEST_METADATA: u64 = 128 << 20;
-/// Most bytes of a BAT that are ever needed: 64 TiB in blocks of 1 MiB (2.9, S-2).
-pub(crate) const LARGEST_BAT: u64 = 513 << 20;
 /// Largest virtual disk in bytes (2.9).
 pub(crate) const LARGEST_DISK: u64 = 64 << 40;
 /// Smallest and largest block in bytes (2.9).
