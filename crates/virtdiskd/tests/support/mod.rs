@@ -2,13 +2,14 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test that can't be set up fails")]
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
@@ -258,9 +259,10 @@ pub fn attach(disk: &VirtualDisk, flags: AttachFlags) -> Attached {
 
 /// Remembers which disk a node is now.
 pub fn remember(device: &Path) {
+    let test = std::thread::current().id();
     MADE.lock()
         .unwrap()
-        .insert(device.to_owned(), sequence_of(device));
+        .insert((test, device.to_owned()), sequence_of(device));
 }
 
 /// Attaches permanently, for writing.
@@ -268,8 +270,9 @@ pub fn attach_permanent(disk: &VirtualDisk) -> Attached {
     attach(disk, AttachFlags::PERMANENT_LIFETIME)
 }
 
-/// The kernel's number of the disk that each node was when it was attached.
-static MADE: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
+/// The kernel's number of the disk that each node was when it was attached, for each test: tests
+/// run side by side, and a node that one gave back may be another's at once.
+static MADE: LazyLock<Mutex<HashMap<(ThreadId, PathBuf), String>>> = LazyLock::new(Mutex::default);
 
 /// The kernel's number of the disk that a node is now.
 fn sequence_of(device: &Path) -> String {
@@ -293,7 +296,12 @@ pub fn is_bound(device: &Path) -> bool {
         .join(name)
         .join("loop/backing_file")
         .exists();
-    let made = MADE.lock().unwrap().get(device).cloned();
+    let test = std::thread::current().id();
+    let made = MADE
+        .lock()
+        .unwrap()
+        .get(&(test, device.to_owned()))
+        .cloned();
     bound && made.is_none_or(|sequence| sequence == sequence_of(device))
 }
 
