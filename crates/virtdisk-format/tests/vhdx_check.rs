@@ -566,7 +566,8 @@ fn what_check_passes_can_be_opened_and_what_cannot_be_opened_is_found() {
 
 #[test]
 fn hostile_tables_are_checked_in_bounded_time() {
-    // S-2, S-7 (5 s at most in a build for use): 64 TiB in blocks of 1 MiB, every entry wrong, and every entry with an oddity.
+    // S-2, S-7 (5 s at most in a build for use): 64 TiB in blocks of 1 MiB, every entry wrong, and
+    // every entry with an oddity.
     for entry in [4, 0x10_0002] {
         let mut builder = VhdxBuilder::dynamic(64 << 40, 1 << 20);
         builder.bat.truncate(8 << 20);

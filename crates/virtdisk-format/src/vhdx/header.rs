@@ -137,7 +137,7 @@ impl Headers {
                 .by("X-1")
         };
         if recover {
-            let message = "ties with the other one and differs, taken for recovery";
+            let message = "ties with the other one and differs from it, taken for recovery";
             sink.oddity(Severity::Warning, tie(message));
         } else {
             let message = "has the sequence number of the other one and differs from it";

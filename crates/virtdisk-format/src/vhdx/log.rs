@@ -108,8 +108,8 @@ impl Log<'_> {
         })
     }
 
-    /// The entries with this log's id that are not whole, by their offset in the log: torn by a cut,
-    /// overwritten since, or damaged.
+    /// The entries with this log's id that are not whole, by their offset in the log: torn by a
+    /// cut, overwritten since, or damaged.
     pub(crate) fn torn(&self) -> Result<Vec<u64>> {
         let starts = self.starts()?;
         let mut torn = Vec::new();
