@@ -2,9 +2,9 @@
 //! its log replays, it holds what was flushed, and elsewhere either the old bytes or the new ones
 //! (X-31, X-60 to X-70, S-10). After a kill of the process every answered write is there.
 //!
-//! Every state is read with its log replayed in memory and in the file; every fourth one is written,
-//! closed and read again too. Of the disk those parts are compared that any verb changed, and the
-//! edges of all blocks; of every 64th state of a small disk all of it.
+//! Every state is read with its log replayed in memory and in the file; every fourth one is
+//! written, closed and read again too. Of the disk those parts are compared that any verb changed,
+//! and the edges of all blocks; of every 64th state of a small disk all of it.
 #![allow(clippy::unwrap_used, reason = "a test may panic, in its functions too")]
 
 mod disk;
@@ -213,7 +213,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Writes into old and new blocks and closes; what was written is there, the rest is not touched.
+    /// Writes into old and new blocks and closes: what was written is there, and all that was.
     fn use_again(&self, layers: &Layered, what: &str) {
         let size = layers.size();
         let mut used = SectorModel::new(size);

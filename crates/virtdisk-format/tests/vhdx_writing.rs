@@ -485,20 +485,70 @@ fn a_partial_write_of_a_child_shows_the_parent_around_it() {
 #[test]
 fn bits_that_another_writer_left_do_not_show_in_a_new_block() {
     // X-67: a bitmap block is there, and bits are set for a block that is not.
-    let (store, layers) = opened(Kind::Differencing, 4 * MIB, 1 << 20);
-    layers.write(&pattern(512, 3), 0).unwrap();
-    layers.disk.image.close().unwrap();
-    let bitmap = number(&store.pages(), 3 * MIB + 4096 * 8) / MIB * MIB;
-    store.write_all_at(&[0xFF; 256], bitmap + 2 * 256).unwrap();
-    let layers = Layered::open(store.clone(), &writing(), &parent_disk()).unwrap();
-    layers.write(&pattern(512, 3), 2 * MIB).unwrap();
-    let mut model = inherited(&parent_disk(), 4 * MIB);
-    model.write(&pattern(512, 3), 0);
-    model.write(&pattern(512, 3), 2 * MIB);
-    layers.must_be(&model);
-    layers.disk.image.close().unwrap();
-    let again = Layered::open(store, &reading(), &parent_disk()).unwrap();
-    again.must_be(&model);
+    for block in [MIB, 32 * MIB] {
+        let (store, layers) = opened(Kind::Differencing, 3 * block, block as u32);
+        let mut model = inherited(&parent_disk(), 3 * block);
+        layers.write(&pattern(512, 3), 0).unwrap();
+        model.write(&pattern(512, 3), 0);
+        layers.disk.image.close().unwrap();
+        let (ratio, part) = (4096 * MIB / block, block / 4096);
+        let bitmap = number(&store.pages(), 3 * MIB + ratio * 8) / MIB * MIB;
+        let ones = vec![0xFF; part as usize];
+        store.write_all_at(&ones, bitmap + part).unwrap();
+        let layers = Layered::open(store.clone(), &writing(), &parent_disk()).unwrap();
+        layers.write(&pattern(512, 3), 2 * block - 512).unwrap();
+        model.write(&pattern(512, 3), 2 * block - 512);
+        let held = |layers: &Layered| {
+            for at in [0, MIB, block, 2 * block - MIB, 2 * block] {
+                let held = model.compare_part(at, MIB, &[], |buf, at| layers.read_at(buf, at));
+                held.unwrap();
+            }
+        };
+        held(&layers);
+        layers.disk.image.close().unwrap();
+        held(&Layered::open(store, &reading(), &parent_disk()).unwrap());
+    }
+}
+
+#[test]
+fn blocks_of_later_chunks_and_their_bitmaps_have_their_own_entries() {
+    // X-40: chunks of 4 GiB; writes across their borders.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ours.vhdx");
+    for kind in [Kind::Dynamic, Kind::Differencing] {
+        let (store, layers) = opened(kind, 9 * GIB, 32 << 20);
+        let places = [0, 4 * GIB - 1024, 8 * GIB - 1024, 9 * GIB - 2048];
+        for at in places {
+            layers.write(&[0x5A; 2048], at).unwrap();
+        }
+        layers.disk.image.close().unwrap();
+        let again = Layered::open(store.clone(), &reading(), &parent_disk()).unwrap();
+        for at in places {
+            assert!(
+                again.read(at, 2048).unwrap() == [0x5A; 2048],
+                "{kind:?}: {at}"
+            );
+        }
+        assert_eq!(again.disk.image.physical().unwrap().blocks_allocated, 6);
+        let has_bitmap = [128, 2 * 129 - 1, 3 * 129 - 1]
+            .map(|index| number(&store.pages(), 3 * MIB + index * 8) & 7 == 6);
+        assert_eq!(has_bitmap, [kind == Kind::Differencing; 3]);
+        if kind == Kind::Dynamic && has_program("qemu-img") && has_program("qemu-io") {
+            save(&store.pages(), &path);
+            let name = path.to_str().unwrap();
+            qemu(&["check", "-f", "vhdx", name]);
+            for at in places {
+                let read = format!("read -P 0x5A {at} 2048");
+                let output = Command::new("qemu-io")
+                    .args(["-r", "-f", "vhdx", "-c", &read, name])
+                    .output()
+                    .unwrap();
+                let said = String::from_utf8_lossy(&output.stdout);
+                assert!(said.contains("read 2048/2048"), "{output:?}");
+                assert!(!said.contains("verification failed"), "{output:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //! Before the first byte of data changes, both headers have a new FileWriteGuid and a new
 //! DataWriteGuid: a child that was made of the old content no longer fits. Before the first change
 //! of a table they name the log too, whose first entry is durable by then; where that comes first,
-//! all three change at once; a region table that needs it is put right then. At the end, when all is in its place, they name no log.
+//! all three change at once, and a region table that needs it is put right. At the end, when
+//! all is in its place, they name no log.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
