@@ -115,11 +115,9 @@ fn offsets_that_wrap_or_leave_the_file_are_refused() {
 fn hostile_locators_do_not_move_the_end_of_the_headers() {
     // S-1, V-18
     for (data_space, data_offset) in [
-        (u32::MAX, 0x2000),
         (4096, u64::MAX),
         (4096, u64::MAX - 100),
         (u32::MAX, u64::MAX),
-        (1 << 31, 0),
         (4096, 0),
         (4096, 0x600),
     ] {
@@ -144,6 +142,61 @@ fn hostile_locators_do_not_move_the_end_of_the_headers() {
         let disk = Disk::open(store, &reading()).unwrap();
         assert!(disk.read(3 * 65536, 65536).unwrap() == pattern(65536, 3));
     }
+}
+
+#[test]
+fn a_structure_past_the_end_of_the_file_is_read_around_and_never_written_into() {
+    // S-1, S-3, V-18: the file would grow into it, and the new blocks could not be read again.
+    let end = dynamic().build().len();
+    for (data_space, data_offset) in [
+        (u32::MAX, 0x2000),
+        (1 << 31, 0),
+        (65536, end - 2048),
+        (65536, end + 65536),
+        (4096, 0xFFFF_FFFE * 512),
+    ] {
+        let mut builder = dynamic();
+        builder.header().locators[3] = Locator {
+            platform_code: 1,
+            data_space,
+            data_length: data_space,
+            reserved: 0,
+            data_offset,
+        };
+        let file = builder.build();
+        let disk = Disk::open_pages(&file, &reading()).unwrap();
+        assert!(disk.notices("parent locator 3"));
+        assert!(disk.read(3 * 65536, 65536).unwrap() == pattern(65536, 3));
+        let error = refused(&file, &writing());
+        assert_eq!(error.kind(), ErrorKind::HeaderCorrupt);
+        assert!(error.to_string().contains("parent locator"), "{error}");
+    }
+    // Space that ends a little behind stays free, and the blocks behind it are read again.
+    let mut builder = dynamic();
+    builder.header().locators[3] = Locator {
+        platform_code: 1,
+        data_space: 65536,
+        data_length: 4,
+        reserved: 0,
+        data_offset: builder.next_place() - 512,
+    };
+    let store = Arc::new(MemoryStore::from_pages(builder.build()));
+    let disk = Disk::open(store.clone(), &writing()).unwrap();
+    disk.write(&pattern(MIB, 9), 0).unwrap();
+    disk.image.close().unwrap();
+    let disk = Disk::open(store, &writing()).unwrap();
+    assert!(disk.read(0, MIB).unwrap() == pattern(MIB, 9));
+    // XenServer's batmap alike.
+    let mut builder = dynamic();
+    let mut batmap = b"tdbatmap".to_vec();
+    batmap.extend_from_slice(&end.to_be_bytes());
+    batmap.extend_from_slice(&8_u32.to_be_bytes());
+    builder.patches.push((0x800, batmap));
+    assert!(Disk::open_pages(&builder.build(), &reading()).is_ok());
+    assert_eq!(
+        refusal(&builder.build(), &writing()),
+        ErrorKind::HeaderCorrupt
+    );
 }
 
 #[test]

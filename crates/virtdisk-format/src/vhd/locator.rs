@@ -7,7 +7,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::header::Header;
 use super::layout::{
-    BATMAP_COOKIE, FOOTER, HEADER, LOCATOR, LOCATORS_AT, RawBatmap, RawLocator, SECTOR,
+    BATMAP_COOKIE, FOOTER, HEADER, LAST_SECTOR, LOCATOR, LOCATORS_AT, RawBatmap, RawLocator, SECTOR,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::finding::{Severity, Sink};
@@ -85,14 +85,18 @@ pub(crate) fn territory(
         if range.end > data_end {
             let stated = range;
             let wanted = format_args!("an end of at most {data_end}");
-            range = owner(locator.data_length.get().into());
-            if range.end > data_end || range.start == range.end {
+            let data = owner(locator.data_length.get().into());
+            if data.end > data_end || data.start == data.end {
                 let error = odd(
                     format!("has parent locator {index} outside the file"),
                     stated,
                 );
                 sink.oddity(Severity::Warning, error.with_wanted(wanted));
                 continue;
+            }
+            // Blocks are added behind what is said, and the next open finds it inside the file.
+            if stated.end - data_end > MOST_OVERHANG {
+                range = data;
             }
             let message =
                 format!("has too little space for parent locator {index}, which says more");
@@ -111,16 +115,21 @@ pub(crate) fn territory(
         }
         owned.push(range);
     }
-    batmap(store, header, data_end, &mut owned)?;
+    if let Some(map) = batmap(store, header, data_end)?
+        && map.end <= data_end
+    {
+        let at = header.table_offset.saturating_add(header.table_len);
+        owned.extend([Owned::new(at, SECTOR, "XenServer batmap header"), map]);
+    }
     owned.sort_by_key(|range| range.start);
     Ok(owned)
 }
 
-/// XenServer's batmap, where there is one on the sector after the table (1.10).
-fn batmap(store: &dyn Store, header: &Header, data_end: u64, owned: &mut Vec<Owned>) -> Result<()> {
+/// XenServer's batmap, where there is one on the sector after the table (1.10), wherever it lies.
+fn batmap(store: &dyn Store, header: &Header, data_end: u64) -> Result<Option<Owned>> {
     let at = header.table_offset.saturating_add(header.table_len);
     if at.checked_add(SECTOR).is_none_or(|end| end > data_end) {
-        return Ok(());
+        return Ok(None);
     }
     let mut raw = RawBatmap::new_zeroed();
     store
@@ -131,11 +140,55 @@ fn batmap(store: &dyn Store, header: &Header, data_end: u64, owned: &mut Vec<Own
         u64::from(raw.size_sectors.get()) * SECTOR,
         "XenServer batmap",
     );
-    if raw.cookie == BATMAP_COOKIE && map.end <= data_end {
-        owned.push(Owned::new(at, SECTOR, "XenServer batmap header"));
-        owned.push(map);
+    Ok((raw.cookie == BATMAP_COOKIE).then_some(map))
+}
+
+/// No block lies at or behind this byte: the table has no number for its sector.
+const BLOCKS_END: u64 = (LAST_SECTOR as u64 + 1) * SECTOR;
+
+/// Most bytes that a locator's space may reach past the file's end to be kept free all the same.
+const MOST_OVERHANG: u64 = 1 << 20;
+
+/// Refuses to write into a file whose headers claim space far past its end: what is left out as
+/// long as the file is shorter would lie under the blocks that are added there, and those could
+/// not be read again (V-18, S-3).
+///
+/// # Errors
+/// `HeaderCorrupt`.
+pub(crate) fn check_growth(store: &dyn Store, header: &Header, data_end: u64) -> Result<()> {
+    for locator in &header.raw.locators {
+        let owner = |len| Owned::new(locator.data_offset.get(), len, "parent locator");
+        let (stated, data) = (
+            owner(space(locator)),
+            owner(locator.data_length.get().into()),
+        );
+        let kept = data.end <= data_end
+            && data.start < data.end
+            && stated.end <= data_end.saturating_add(MOST_OVERHANG);
+        if locator.platform_code.get() != 0 && !kept {
+            check_inside(&stated, data_end)?;
+        }
     }
-    Ok(())
+    match batmap(store, header, data_end)? {
+        Some(map) => check_inside(&map, data_end),
+        None => Ok(()),
+    }
+}
+
+/// Inside the file, or where no block can ever be.
+fn check_inside(range: &Owned, data_end: u64) -> Result<()> {
+    if range.end <= data_end || range.start >= BLOCKS_END || range.start == range.end {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::HeaderCorrupt,
+        range.what,
+        "reaches past the end of the file, where blocks would be added",
+    )
+    .at(range.start)
+    .with_found(format_args!("an end at {}", range.end))
+    .with_wanted(format_args!("at most {data_end}"))
+    .by("V-18"))
 }
 
 #[cfg(test)]

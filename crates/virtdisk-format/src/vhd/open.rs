@@ -20,7 +20,7 @@ use super::footer::{Footer, Seal};
 use super::header::{Bounds, Header};
 use super::layout::{FOOTER, LARGEST_DISK, RawFooter, SECTOR};
 use super::locate::{Footers, read_footers};
-use super::locator::territory;
+use super::locator::{check_growth, territory};
 use super::map::{Dynamic, Seen};
 use super::parent::link;
 use super::scan::{MOST_BLOCKS, MOST_BLOCKS_READING, MOST_NOTICES, scan};
@@ -247,6 +247,7 @@ fn open_dynamic(
     };
     let mut space = None;
     if writable {
+        check_growth(&*store, &header, data_end)?;
         check_table_size(&bat)?;
         let free = survey(&bat, &shape, footers, footer.raw, &mut facts.notices)?;
         repair(&*store, footers, &mut seen, free.footer_at)?;
