@@ -8,6 +8,7 @@
 
 mod bench;
 mod demo;
+mod fuzz;
 mod leftovers;
 mod place;
 mod run;
@@ -29,6 +30,8 @@ usage: cargo xtask CHORE
   bench attach [--quick|--direct]
                           speed of attached disks beside a plain loop device and others
   bench convert [--quick] speed of conversions beside qemu-img and cp
+  fuzz [TARGET] [--seconds N]
+                          the fuzz targets, 600 s each
 ";
 
 fn main() -> ExitCode {
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         ["bench", "attach", "--direct"] => bench::run(bench::Length::Direct),
         ["bench", "convert"] => bench::convert(false),
         ["bench", "convert", "--quick"] => bench::convert(true),
+        ["fuzz", rest @ ..] => fuzz::run(rest),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -1,0 +1,10 @@
+//! Open, map and read of mutated optical and raw images.
+//!
+//! The input is what `virtdisk_fuzz` says; a panic, a hang or too much memory is a finding, whose
+//! input libFuzzer keeps.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(
+    init: virtdisk_fuzz::seeds::instead_of_fuzzing("optical_read"),
+    |input: &[u8]| virtdisk_fuzz::optical_read(input)
+);
