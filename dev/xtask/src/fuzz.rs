@@ -105,7 +105,6 @@ fn build(home: &Path) -> Result<PathBuf> {
     let mut cargo = run::cargo(&[
         "build",
         "--release",
-        "--locked",
         "--manifest-path=dev/fuzz/Cargo.toml",
         "--target",
         host,
