@@ -91,6 +91,11 @@ impl Engine {
         };
         let entry = self.find_or_insert(state.id, || state);
         let mut state = entry.state.lock();
+        // Its end was told while the disk was not in the table yet.
+        if state.worker.as_ref().is_some_and(WorkerLink::has_ended) {
+            state.worker = None;
+            self.revive(&mut state);
+        }
         if !permanent {
             self.end_lifetime(&mut state);
         }
