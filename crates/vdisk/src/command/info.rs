@@ -25,7 +25,7 @@ use crate::{image, lineage, output, size};
 Examples:
   vdisk info disk.vhd           for people
   vdisk info disk.vhd --json    for programs
-  vdisk info child.vhdx --chain the image and its parents, without the service
+  vdisk info child.vhdx --chain  the image and its parents, without the service
 
 Sizes in JSON are bytes.")]
 pub(crate) struct Info {

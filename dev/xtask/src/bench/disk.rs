@@ -21,6 +21,7 @@ pub(super) enum Kind {
     Iso,
     Fixed,
     Dynamic,
+    DynamicVhdx,
 }
 
 /// One attached disk and how to get rid of it.
@@ -127,6 +128,7 @@ pub(super) fn ours(service: &Service, folder: &Path, kind: Kind, size_bytes: u64
         Kind::Iso => ("vdisk iso", "ours.iso"),
         Kind::Fixed => ("vdisk fixed vhd", "fixed.vhd"),
         Kind::Dynamic => ("vdisk dynamic vhd", "dynamic.vhd"),
+        Kind::DynamicVhdx => ("vdisk dynamic vhdx", "dynamic.vhdx"),
     };
     let file = folder.join(file);
     let image = file.to_str().context("a folder without a name in UTF-8")?;
@@ -143,7 +145,7 @@ pub(super) fn ours(service: &Service, folder: &Path, kind: Kind, size_bytes: u64
             let words = ["create", image, "--size", &size, "--fixed"];
             run::output(&mut vdisk(&words)).map(drop)?;
         }
-        Kind::Dynamic => {
+        Kind::Dynamic | Kind::DynamicVhdx => {
             run::output(&mut vdisk(&["create", image, "--size", &size])).map(drop)?;
         }
     }

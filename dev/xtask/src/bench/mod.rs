@@ -123,6 +123,7 @@ fn disks(service: &Service, folder: &Path, effort: &Effort) -> Result<Vec<Disk>>
         disk::twin(folder, disk::Kind::Fixed, size)?,
     ];
     disks.push(disk::ours(service, folder, disk::Kind::Dynamic, size)?);
+    disks.push(disk::ours(service, folder, disk::Kind::DynamicVhdx, size)?);
     let peers: [fn(&Path, u64) -> Result<Disk>; 3] = [
         peer::storage_daemon,
         peer::nbdfuse_buffered,

@@ -80,8 +80,8 @@ fn rows(title: &str, results: &[Measured], cell: impl Fn(usize, f64) -> String) 
 fn floor(kind: Kind, column: usize) -> f64 {
     match kind {
         Kind::Raw | Kind::Iso | Kind::Fixed => 0.95,
-        Kind::Dynamic if PATTERNS[column].name.ends_with("1M") => 0.50,
-        Kind::Dynamic => 0.40,
+        Kind::Dynamic | Kind::DynamicVhdx if PATTERNS[column].name.ends_with("1M") => 0.50,
+        Kind::Dynamic | Kind::DynamicVhdx => 0.40,
     }
 }
 
