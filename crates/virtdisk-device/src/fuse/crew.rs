@@ -18,10 +18,8 @@ const SLOW: Duration = Duration::from_micros(50);
 const LOOK_OUT: Duration = Duration::from_micros(100);
 /// Most chances to look out that are left out after looking in vain.
 const MOST_ABSTINENCE: u32 = 1024;
-/// After how many samples that find nothing waiting all but the lead are let go.
-const STAY: u32 = 8;
-/// How many requests the lead takes from one sample to the next.
-const SAMPLE: u32 = 64;
+/// For how many requests all threads stay after they were wanted.
+const STAY: u32 = 64;
 /// How many requests in a row must have been waiting for the lead before others are wanted.
 const WAITING: u32 = 8;
 /// How often a resting thread looks whether the lead is stuck.
@@ -34,7 +32,7 @@ pub(super) struct Crew {
     taken: AtomicU32,
     /// Threads that are answering.
     answering: AtomicU32,
-    /// Samples for which all threads are still wanted.
+    /// Requests for which all threads are wanted.
     wanted: AtomicU32,
     /// The connection is gone.
     over: AtomicBool,
@@ -49,8 +47,6 @@ pub(super) struct Crew {
 /// What the lead remembers from one look out to the next.
 #[derive(Debug, Default)]
 pub(super) struct Lookout {
-    /// Requests since the last sample.
-    unsampled: u32,
     /// Requests in a row that were there already.
     waiting: u32,
     /// Chances to leave out.
@@ -98,7 +94,10 @@ impl Crew {
         if self.asleep.load(Ordering::SeqCst) {
             self.wake();
         }
-        Begun { at: Instant::now() }
+        Begun {
+            alone,
+            at: Instant::now(),
+        }
     }
 
     /// The thread has answered.
@@ -106,6 +105,10 @@ impl Crew {
         self.answering.fetch_sub(1, Ordering::SeqCst);
         if begun.at.elapsed() > SLOW {
             self.want();
+        } else if begun.alone {
+            let wanted = self.wanted.load(Ordering::Relaxed);
+            self.wanted
+                .store(wanted.saturating_sub(1), Ordering::Relaxed);
         }
     }
 
@@ -113,7 +116,6 @@ impl Crew {
     /// may pay.
     pub(super) fn look_out(&self, own: &mut Lookout, mut is_there: impl FnMut() -> bool) {
         if self.wanted.load(Ordering::Relaxed) > 0 {
-            self.sample(own, is_there);
             return;
         }
         if own.abstain > 0 {
@@ -138,23 +140,6 @@ impl Crew {
         }
         own.abstinence = (own.abstinence * 2).clamp(1, MOST_ABSTINENCE);
         own.abstain = own.abstinence;
-    }
-
-    /// While all threads are wanted: now and then looks whether a request waits. None waits where
-    /// requests come one by one, and after some such samples in a row the others are let go.
-    fn sample(&self, own: &mut Lookout, mut is_there: impl FnMut() -> bool) {
-        own.unsampled += 1;
-        if own.unsampled < SAMPLE {
-            return;
-        }
-        own.unsampled = 0;
-        if is_there() {
-            self.wanted.store(STAY, Ordering::Relaxed);
-        } else {
-            let wanted = self.wanted.load(Ordering::Relaxed);
-            self.wanted
-                .store(wanted.saturating_sub(1), Ordering::Relaxed);
-        }
     }
 
     /// Called by all but the lead before they take a request: rests until there is a need.
@@ -203,6 +188,8 @@ impl Crew {
 /// A request that is being answered.
 #[derive(Debug)]
 pub(super) struct Begun {
+    /// Nobody else was answering when it was taken.
+    alone: bool,
     at: Instant,
 }
 

@@ -80,14 +80,12 @@ fn requests_that_wait_for_the_lead_call_the_others() {
     assert_eq!(crew.wanted.load(Ordering::SeqCst), 0);
     crew.look_out(&mut own, || true);
     assert_eq!(crew.wanted.load(Ordering::SeqCst), STAY);
-    // Now nobody looks out until a sample is due.
-    for _ in 1..SAMPLE {
-        crew.look_out(&mut own, || panic!("it looks"));
-    }
+    // Now nobody looks out.
+    crew.look_out(&mut own, || panic!("it looks"));
 }
 
 #[test]
-fn overlapping_and_lengthy_requests_call_the_others() {
+fn overlapping_and_lengthy_requests_call_the_others_and_quick_ones_let_them_go() {
     let crew = Crew::new();
     let calls = |lengthy: bool, overlapping: bool| {
         calm(&crew);
@@ -99,22 +97,11 @@ fn overlapping_and_lengthy_requests_call_the_others() {
     assert!(!calls(false, false));
     assert!(calls(true, false));
     assert!(calls(false, true));
-}
-
-#[test]
-fn samples_let_the_others_go_when_nothing_waits_and_keep_them_otherwise() {
-    let (crew, mut own) = (Crew::new(), Lookout::default());
-    let mut sample = |waits: bool| {
-        for _ in 0..SAMPLE {
-            crew.look_out(&mut own, || waits);
-        }
-        crew.wanted.load(Ordering::SeqCst)
-    };
-    for left in (1..STAY).rev() {
-        assert_eq!(sample(false), left);
-    }
-    assert_eq!(sample(true), STAY);
+    crew.want();
     for left in (0..STAY).rev() {
-        assert_eq!(sample(false), left);
+        let mut begun = crew.begin(false);
+        begun.at = Instant::now() + SLOW;
+        crew.end(&begun);
+        assert_eq!(crew.wanted.load(Ordering::SeqCst), left);
     }
 }
