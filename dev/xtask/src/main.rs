@@ -27,7 +27,7 @@ usage: cargo xtask CHORE
   test                    everything that must hold: format, tidy, clippy, tests, docs
   tidy                    house rules: crate edges, lengths, names, heads
   demo                    the main job on a real disk: create, attach, use, detach, attach again
-  bench attach [--quick|--direct]
+  bench attach [--quick|--direct|--served]
                           speed of attached disks beside a plain loop device and others
   bench convert [--quick] speed of conversions beside qemu-img and cp
   fuzz [TARGET] [--seconds N]
@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         ["bench", "attach"] => bench::run(bench::Length::Full),
         ["bench", "attach", "--quick"] => bench::run(bench::Length::Quick),
         ["bench", "attach", "--direct"] => bench::run(bench::Length::Direct),
+        ["bench", "attach", "--served"] => bench::run(bench::Length::Served),
         ["bench", "convert"] => bench::convert(false),
         ["bench", "convert", "--quick"] => bench::convert(true),
         ["fuzz", rest @ ..] => fuzz::run(rest),

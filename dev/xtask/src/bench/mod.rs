@@ -57,6 +57,8 @@ pub(crate) enum Length {
     Quick,
     /// Only what is attached straight on its file, pair by pair with a plain loop device on it.
     Direct,
+    /// Only what a worker serves, pair by pair with a plain loop device on a raw file.
+    Served,
 }
 
 /// Runs the bench of `vdisk convert`; `quick` only shows that it works.
@@ -73,7 +75,7 @@ pub(crate) fn run(length: Length) -> Result<bool> {
     setup::run(Need::Everything)?;
     ensure!(run::find("fio").is_some(), "the bench needs fio");
     let effort = match length {
-        Length::Full | Length::Direct => FULL,
+        Length::Full | Length::Direct | Length::Served => FULL,
         Length::Quick => QUICK,
     };
     let service = Service::build(Profile::Release)?;
@@ -81,6 +83,11 @@ pub(crate) fn run(length: Length) -> Result<bool> {
     if length == Length::Direct {
         println!("{}", machine());
         pairs::run(&service, scratch.path(), effort.size_bytes)?;
+        return ended(&service);
+    }
+    if length == Length::Served {
+        println!("{}", machine());
+        pairs::served(&service, scratch.path(), effort.size_bytes)?;
         return ended(&service);
     }
     let latency = latency::measure(&service, scratch.path(), effort.attaches)?;

@@ -1,7 +1,7 @@
-//! Direct attachments beside a plain loop device on the very same file, one against the other.
+//! Attached disks beside a plain loop device, one against the other.
 //!
 //! A noisy machine moves single figures by more than the few percent that are asked about here. So
-//! each of ours is measured right before or right after its twin, again and again in turn, and the
+//! each of ours is measured right before or right after the other, again and again in turn, and the
 //! ratios of these pairs are looked at: their median, and the range in which the true median lies
 //! with 95 % confidence (order statistics, no assumption about the noise). Pairs are added until
 //! that range lies above or below the floor, or until there are too many.
@@ -12,10 +12,11 @@ use anyhow::{Context, Result};
 
 use super::disk::{self, Disk, Kind};
 use super::fio::{self, PATTERNS, Pattern};
+use super::table;
 use crate::run;
 use crate::service::Service;
 
-/// What ours must reach of its twin.
+/// What a direct attachment must reach of its twin.
 const FLOOR: f64 = 0.95;
 /// Fewest and most pairs for a verdict.
 const FEWEST: usize = 10;
@@ -27,6 +28,10 @@ const MILLIS: u32 = 600;
 struct Paired {
     name: String,
     pattern: &'static str,
+    /// What it is compared with.
+    beside: &'static str,
+    /// What it must reach of that.
+    floor: f64,
     ratios: Vec<f64>,
 }
 
@@ -40,26 +45,66 @@ pub(super) fn run(service: &Service, folder: &Path, size_bytes: u64) -> Result<(
             fio::fill(&ours.device, size_bytes)?;
         }
         for pattern in PATTERNS.iter().filter(|p| ours.writable || !p.writes) {
-            let paired = compare(&ours, &twin, pattern, size_bytes)?;
-            println!("{}", line(&paired));
-            results.push(paired);
+            let begun = Paired::new(
+                &ours,
+                pattern,
+                "a plain loop device on the same file",
+                FLOOR,
+            );
+            results.push(compare(begun, [&ours, &twin], pattern, size_bytes)?);
         }
     }
-    let held = results
-        .iter()
-        .filter(|p| verdict(&p.ratios) == "holds")
-        .count();
-    println!("{held} of {} hold", results.len());
+    tell(&results);
     Ok(())
 }
 
-/// Pairs of one of ours and its twin until there is a verdict.
-fn compare(ours: &Disk, twin: &Disk, pattern: &Pattern, size_bytes: u64) -> Result<Paired> {
-    let mut paired = Paired {
-        name: ours.name.clone(),
-        pattern: pattern.name,
-        ratios: Vec::new(),
-    };
+/// Measures disks that a worker serves, beside a plain loop device on a raw file, and prints the
+/// verdicts. The patterns with the least room come first.
+pub(super) fn served(service: &Service, folder: &Path, size_bytes: u64) -> Result<()> {
+    let raw = disk::raw_loop(folder, size_bytes, true)?;
+    fio::fill(&raw.device, size_bytes)?;
+    let mut results = Vec::new();
+    for kind in [Kind::Dynamic, Kind::DynamicVhdx] {
+        let ours = disk::ours(service, folder, kind, size_bytes)?;
+        fio::fill(&ours.device, size_bytes)?;
+        for (column, pattern) in PATTERNS.iter().enumerate().rev() {
+            let floor = table::floor(kind, column);
+            let begun = Paired::new(&ours, pattern, "a plain loop device on a raw file", floor);
+            results.push(compare(begun, [&ours, &raw], pattern, size_bytes)?);
+        }
+    }
+    tell(&results);
+    Ok(())
+}
+
+fn tell(results: &[Paired]) {
+    let held = results.iter().filter(|paired| paired.verdict() == "holds");
+    println!("{} of {} hold", held.count(), results.len());
+}
+
+impl Paired {
+    fn new(ours: &Disk, pattern: &Pattern, beside: &'static str, floor: f64) -> Paired {
+        Paired {
+            name: ours.name.clone(),
+            pattern: pattern.name,
+            beside,
+            floor,
+            ratios: Vec::new(),
+        }
+    }
+
+    fn verdict(&self) -> &'static str {
+        verdict(&self.ratios, self.floor)
+    }
+}
+
+/// Pairs of one of ours and another disk until there is a verdict, which is printed.
+fn compare(
+    mut paired: Paired,
+    [ours, twin]: [&Disk; 2],
+    pattern: &Pattern,
+    size_bytes: u64,
+) -> Result<Paired> {
     let speed = |disk: &Disk| {
         fio::speed(&disk.device, pattern, size_bytes, MILLIS)
             .with_context(|| format!("{} on {}", pattern.name, disk.name))
@@ -75,19 +120,20 @@ fn compare(ours: &Disk, twin: &Disk, pattern: &Pattern, size_bytes: u64) -> Resu
             speed(ours)? / twin
         };
         paired.ratios.push(ratio);
-        if paired.ratios.len() >= FEWEST && verdict(&paired.ratios) != "open " {
+        if paired.ratios.len() >= FEWEST && paired.verdict() != "open " {
             break;
         }
     }
+    println!("{}", line(&paired));
     Ok(paired)
 }
 
 /// "holds", "MISSED", or "open " where the range of the median has the floor in it.
-fn verdict(ratios: &[f64]) -> &'static str {
+fn verdict(ratios: &[f64], floor: f64) -> &'static str {
     let (low, _, high) = median(ratios);
-    if low >= FLOOR {
+    if low >= floor {
         "holds"
-    } else if high < FLOOR {
+    } else if high < floor {
         "MISSED"
     } else {
         "open "
@@ -113,12 +159,13 @@ fn median(ratios: &[f64]) -> (f64, f64, f64) {
 fn line(paired: &Paired) -> String {
     let (low, middle, high) = median(&paired.ratios);
     format!(
-        "{} {} {}: {middle:.3} × a plain loop device on the same file ({low:.3} to {high:.3} at \
-         95 %, {} pairs), wanted {FLOOR:.2}",
-        verdict(&paired.ratios),
+        "{} {} {}: {middle:.3} × {} ({low:.3} to {high:.3} at 95 %, {} pairs), wanted {:.2}",
+        paired.verdict(),
         paired.name,
         paired.pattern,
-        paired.ratios.len()
+        paired.beside,
+        paired.ratios.len(),
+        paired.floor
     )
 }
 
@@ -139,10 +186,10 @@ mod tests {
 
     #[test]
     fn a_verdict_needs_the_whole_range_on_one_side() {
-        assert_eq!(verdict(&[1.0; 12]), "holds");
-        assert_eq!(verdict(&[0.9; 12]), "MISSED");
+        assert_eq!(verdict(&[1.0; 12], FLOOR), "holds");
+        assert_eq!(verdict(&[0.9; 12], FLOOR), "MISSED");
         let around: Vec<f64> = (0..12).map(|at| 0.90 + f64::from(at) * 0.01).collect();
-        assert_eq!(verdict(&around), "open ");
-        assert_eq!(verdict(&[]), "open ");
+        assert_eq!(verdict(&around, FLOOR), "open ");
+        assert_eq!(verdict(&[], FLOOR), "open ");
     }
 }

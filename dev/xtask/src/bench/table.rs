@@ -77,7 +77,7 @@ fn rows(title: &str, results: &[Measured], cell: impl Fn(usize, f64) -> String) 
 }
 
 /// The least a kind of ours must reach of the raw loop device, by pattern.
-fn floor(kind: Kind, column: usize) -> f64 {
+pub(super) fn floor(kind: Kind, column: usize) -> f64 {
     match kind {
         Kind::Raw | Kind::Iso | Kind::Fixed => 0.95,
         Kind::Dynamic | Kind::DynamicVhdx if PATTERNS[column].name.ends_with("1M") => 0.50,
