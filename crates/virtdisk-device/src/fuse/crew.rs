@@ -72,6 +72,10 @@ impl Crew {
 
     /// All threads are wanted for a while.
     pub(super) fn want(&self) {
+        // Whoever set it to this woke the others.
+        if self.wanted.load(Ordering::Relaxed) == STAY {
+            return;
+        }
         if self.wanted.swap(STAY, Ordering::SeqCst) == 0 && self.resting.load(Ordering::SeqCst) > 0
         {
             self.wake();
@@ -94,16 +98,17 @@ impl Crew {
         if self.asleep.load(Ordering::SeqCst) {
             self.wake();
         }
+        let wanted = self.wanted.load(Ordering::Relaxed);
         Begun {
             alone,
-            at: Instant::now(),
+            at: (wanted <= STAY / 2).then(Instant::now),
         }
     }
 
     /// The thread has answered.
     pub(super) fn end(&self, begun: &Begun) {
         self.answering.fetch_sub(1, Ordering::SeqCst);
-        if begun.at.elapsed() > SLOW {
+        if begun.at.is_some_and(|at| at.elapsed() > SLOW) {
             self.want();
         } else if begun.alone {
             let wanted = self.wanted.load(Ordering::Relaxed);
@@ -190,7 +195,8 @@ impl Crew {
 pub(super) struct Begun {
     /// Nobody else was answering when it was taken.
     alone: bool,
-    at: Instant,
+    /// When, unless the others stay for a while whatever it takes.
+    at: Option<Instant>,
 }
 
 #[cfg(test)]
