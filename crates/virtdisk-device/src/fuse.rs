@@ -13,6 +13,7 @@ mod buffer;
 mod crew;
 mod disk;
 mod node;
+mod processors;
 mod serve;
 mod served;
 mod wire;

@@ -281,6 +281,35 @@ fn a_worker_killed_during_detach_does_not_stop_it() {
     }
 }
 
+// Decision 011: where there are enough processors, no two threads that serve a disk share one.
+#[test]
+fn the_threads_of_a_worker_share_no_processor() {
+    let host = host!();
+    let disk = host.dynamic("d.vhd", 64 * MIB);
+    let _attached = attach(&disk, AttachFlags::NONE);
+    let tasks = format!("/proc/{}/task", host.workers()[0]);
+    let own = rustix::thread::sched_getaffinity(None).unwrap();
+    let mut serving = Vec::new();
+    for task in std::fs::read_dir(tasks).unwrap() {
+        let task = task.unwrap().path();
+        let name = std::fs::read_to_string(task.join("comm")).unwrap();
+        let number = name.trim().strip_prefix("serve-").map(str::parse::<u32>);
+        if !matches!(number, Some(Ok(_))) {
+            continue;
+        }
+        let thread: i32 = task.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        let thread = rustix::process::Pid::from_raw(thread);
+        serving.push(rustix::thread::sched_getaffinity(thread).unwrap());
+    }
+    assert_eq!(serving.len(), 2);
+    let both = (0..rustix::thread::CpuSet::MAX_CPU)
+        .filter(|at| serving.iter().all(|share| share.is_set(*at)))
+        .count();
+    let shared = if own.count() < 2 { 1 } else { 0 };
+    assert_eq!(both, shared);
+    assert!(disk.detach(DetachFlags::NONE).unwrap().gone);
+}
+
 // Data that can't be made durable: detach says so and changes nothing; when the file works
 // again, a later detach succeeds.
 #[test]

@@ -23,6 +23,7 @@ use zerocopy::IntoBytes;
 use super::answer::{Reply, View, answer};
 use super::buffer::MessageBuffer;
 use super::crew::{Crew, Lookout};
+use super::processors::keep_to_share;
 use super::served::Served;
 use super::wire::{DATA_BYTES, HEAD_BYTES, Malformed, NOTIFY_RESEND, Operation, OutHeader, parse};
 
@@ -120,7 +121,8 @@ impl Server {
         });
         let mut begins = shared.begins.lock().unwrap_or_else(PoisonError::into_inner);
         let (to, ends) = mpsc::channel();
-        for number in 0..threads.max(1) {
+        let threads = threads.max(1);
+        for number in 0..threads {
             let mut buffer = MessageBuffer::new(DATA_BYTES);
             let obituary = Obituary {
                 shared: Arc::clone(&shared),
@@ -132,6 +134,7 @@ impl Server {
                 .spawn(move || {
                     let mut obituary = obituary;
                     let message = buffer.with_header(HEAD_BYTES);
+                    keep_to_share(number, threads);
                     obituary.result = obituary.shared.run(number, message);
                 })?;
         }
